@@ -1,0 +1,360 @@
+"""A card: the claims about one loss that a machine can check, and the advice a person needs.
+
+The mathematics to run is the function's body, the prose is its docstring, names and defaults are
+its signature; none of these is repeated here.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+import torch
+from torch import Tensor
+
+from lossmith.core.checks import fail, fail_type, said
+from lossmith.core.domain import ClassIndex, Domain
+
+Task = Literal[
+    "regression",
+    "count",
+    "binary",
+    "multiclass",
+    "multilabel",
+    "segmentation",
+    "ranking",
+    "embedding",
+    "sequence",
+    "distribution",
+    "penalty",
+]
+Coupling = Literal["element", "row", "statistics", "pairs", "path"]
+Link = Literal["identity", "log", "logit", "softmax", "none"]
+HALF = frozenset({torch.float16, torch.bfloat16})
+
+
+@dataclass(frozen=True, init=False)
+class Signature:
+    """The tensors of one way to call a loss, and the dimensions of its unreduced value.
+
+    Dimensions are named: equal names mean equal sizes within a call, ``*`` stands for any further
+    dimensions, a number for itself. A size of its own needs a name of its own.
+    """
+
+    tensors: Mapping[str, Domain]
+    out: tuple[str, ...]
+    label: tuple[str, int, ClassIndex] | None = field(repr=False, compare=False)
+    _alike: bool = field(repr=False, compare=False)
+    _checked: tuple[tuple[int, Domain], ...] = field(repr=False, compare=False)
+    _floats: tuple[int, ...] = field(repr=False, compare=False)
+    _kinds: tuple[tuple[bool | None, int, bool], ...] = field(repr=False, compare=False)
+    _seen: dict[Any, dict[str, int]] = field(repr=False, compare=False)
+
+    def __init__(self, out: str = "*", **tensors: Domain) -> None:
+        object.__setattr__(self, "tensors", tensors)
+        object.__setattr__(self, "out", tuple(out.split()))
+        domains = tuple(tensors.values())
+        derived: dict[str, Any] = {
+            "_alike": all(domain.dims == ("*",) for domain in domains),
+            "_checked": tuple((i, d) for i, d in enumerate(domains) if d.checks_values),
+            "_floats": tuple(i for i, d in enumerate(domains) if d.floating),
+            "_kinds": tuple((d.floating, len(d.dims) - ("*" in d.dims), "*" in d.dims) for d in domains),
+            "_seen": {},
+            "label": next(
+                (
+                    (name, i, domain)
+                    for i, (name, domain) in enumerate(tensors.items())
+                    if isinstance(domain, ClassIndex) and domain.dims == self.out
+                ),
+                None,
+            ),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
+
+    def describe(self) -> str:
+        """``input (N, C, *), target (N, *) -> (N, *)``."""
+
+        def shape(dims: tuple[str, ...]) -> str:
+            return f"({', '.join(dims)})"
+
+        sides = ", ".join(f"{name} {shape(domain.dims)}" for name, domain in self.tensors.items())
+        return f"{sides} -> {shape(self.out)}"
+
+    def accepts(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether dtypes and numbers of dimensions fit (sizes are left to :meth:`sizes`)."""
+        for tensor, (floating, rank, open_ended) in zip(tensors, self._kinds, strict=True):
+            if floating is not None and floating != tensor.is_floating_point():
+                return False
+            if tensor.ndim < rank if open_ended else tensor.ndim != rank:
+                return False
+        return True
+
+    def sizes(self, tensors: tuple[Tensor, ...]) -> dict[str, int]:
+        """Sizes of the named dimensions; refuses tensors that disagree.
+
+        Keys are the names, and ``*0``, ``*1`` ... for the dimensions under ``*``, whose number is
+        under ``*``.
+        """
+        if self._alike:  # the common case, one comparison
+            shape = tensors[0].shape
+            for index in range(1, len(tensors)):
+                if tensors[index].shape != shape:
+                    self._refuse_shape(index, tensors)
+            return {}
+        if torch.compiler.is_compiling():  # sizes may be symbols there, which have no hash
+            return self._solve(tensors)
+        key = tuple([tensor.shape for tensor in tensors])
+        known = self._seen.get(key)
+        if known is None:
+            if len(self._seen) > 1000:
+                self._seen.clear()
+            known = self._seen[key] = self._solve(tensors)
+        return known
+
+    def _solve(self, tensors: tuple[Tensor, ...]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for index, (tensor, domain) in enumerate(zip(tensors, self.tensors.values(), strict=True)):
+            shape = tensor.shape
+            for name, size in zip(self.expand(domain.dims, tensor.ndim), shape, strict=True):
+                if name.isdigit():
+                    if int(name) != size:
+                        self._refuse_shape(index, tensors)
+                elif found.setdefault(name, size) != size:
+                    self._refuse_shape(index, tensors)
+            if "*" in domain.dims and found.setdefault("*", tensor.ndim - len(domain.dims) + 1) != (
+                tensor.ndim - len(domain.dims) + 1
+            ):
+                self._refuse_shape(index, tensors)
+        return found
+
+    @staticmethod
+    def expand(dims: tuple[str, ...], rank: int) -> tuple[str, ...]:
+        """Replace ``*`` by as many numbered names as a tensor of this rank has dimensions there."""
+        if "*" not in dims:
+            return dims
+        at, count = dims.index("*"), rank - len(dims) + 1
+        return (*dims[:at], *(f"*{i}" for i in range(count)), *dims[at + 1 :])
+
+    def out_shape(self, tensors: tuple[Tensor, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """Shape of the unreduced loss."""
+        if self._alike and self.out == ("*",):
+            return tuple(tensors[0].shape)
+        if self._alike:
+            sizes = {f"*{i}": size for i, size in enumerate(tensors[0].shape)}
+            sizes["*"] = tensors[0].ndim
+        rank = len(self.out) + sizes.get("*", 0) - ("*" in self.out)
+        return tuple(sizes[name] for name in self.expand(self.out, rank))
+
+    def check_values(
+        self, tensors: tuple[Tensor, ...], sizes: Mapping[str, int], *, seen: bool = False
+    ) -> None:
+        """Refuse values outside the domains; ``seen`` says that the labels are checked already."""
+        if not self._checked:
+            return
+        names = tuple(self.tensors)
+        for index, domain in self._checked:
+            if not (seen and self.label is not None and self.label[1] == index):
+                domain.check_tensor(names[index], tensors[index], sizes)
+
+    def one_dtype(self, tensors: tuple[Tensor, ...]) -> bool:
+        """Whether all floating-point arguments share a dtype, as torch's kernels want."""
+        dtype = tensors[0].dtype
+        return all(tensors[index].dtype is dtype for index in self._floats)
+
+    def widen(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Half precision becomes float32, whole-number labels become numbers like the first."""
+        dtype = tensors[0].dtype
+        work = torch.float32 if dtype in HALF else dtype
+        wide: list[Tensor] = []
+        for tensor, (floating, _, _) in zip(tensors, self._kinds, strict=True):
+            if tensor.dtype in HALF or (floating is None and not tensor.is_floating_point()):
+                tensor = tensor.to(work)
+            wide.append(tensor)
+        return tuple(wide)
+
+    def spread(self, mask: Tensor, domain: Domain, rank: int) -> Tensor | None:
+        """``mask``, which has the dimensions ``out``, made to broadcast against an argument.
+
+        None if the argument lacks one of those dimensions (the centres of a centre loss, say).
+        """
+        dims = self.expand(domain.dims, rank)
+        out = self.expand(self.out, mask.ndim)
+        if not set(out) <= set(dims):
+            return None
+        for position, name in enumerate(dims):
+            if name not in out:
+                mask = mask.unsqueeze(position)
+        return mask
+
+    def _refuse_shape(self, index: int, tensors: tuple[Tensor, ...]) -> None:
+        names = tuple(self.tensors)
+        shapes = ", ".join(
+            f"{name} {tuple(tensor.shape)}" for name, tensor in zip(names, tensors, strict=True)
+        )
+        dims = tuple(self.tensors.values())[index].dims
+        if self._alike:
+            rule = f"have the shape of {names[0]} (nothing is broadcast)"
+        else:
+            rule = f"have the shape ({', '.join(dims)}) of the call {self.describe()}"
+        fail(names[index], rule, said(shapes))
+
+
+def elementwise(**tensors: Domain) -> tuple[Signature, ...]:
+    """The signature of an element loss: all tensors of one shape."""
+    return (Signature(out="*", **{name: domain("*") for name, domain in tensors.items()}),)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A literal from hand or paper: the loss of scalar arguments, and its derivative by the first.
+
+    Attributes:
+        arguments: One number per tensor argument.
+        value: The unreduced loss.
+        gradient: Derivative with respect to the first argument; None where it is not claimed.
+        options: Keyword arguments of the call.
+    """
+
+    arguments: tuple[float, ...]
+    value: float
+    gradient: float | None
+    options: Mapping[str, Any]
+
+    def __init__(
+        self, *arguments: float, value: float, gradient: float | None = None, **options: Any
+    ) -> None:
+        for name, content in (
+            ("arguments", arguments),
+            ("value", value),
+            ("gradient", gradient),
+            ("options", options),
+        ):
+            object.__setattr__(self, name, content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """Claims about one loss. Every claim is tested by the contract (:func:`lossmith.check_loss`).
+
+    Attributes:
+        task: What it is for; several are allowed.
+        coupling: How the loss ties its inputs together (element, row, statistics, pairs, path).
+        formula: LaTeX of the unreduced loss.
+        signatures: The ways to call it.
+        options: Domain of each keyword option; checked at each call and when a Module is built.
+        variants: Option settings that the contract runs besides the defaults.
+        exact: The same mathematics for one element in mpmath, written plainly: digits are
+            plenty there, so no stable form is needed. ``exact(mp, input, target, **options)``.
+            Element losses have it; other losses have an oracle under ``tests/oracles``.
+        points: Literals with their origin in a comment.
+        kinks: Residuals (or first arguments) at which the gradient jumps, at default options.
+        convex: Convex in the first argument, by element or row.
+        symmetric: ``loss(a, b) = loss(b, a)``.
+        zero_at_target: 0 where input equals target.
+        nonnegative: Never below 0.
+        gradient_bound: Largest absolute derivative by an element of the first argument: a number
+            or the name of an option; claimed to be tight.
+        robust: Far outliers have bounded pull.
+        differentiable: False if the gradient is 0 almost everywhere (evaluation only).
+        same_as: Dotted name of a callable with equal values on ordinary unweighted input.
+        elicits: Which property of the target's distribution the minimiser is.
+        link: How a raw model output becomes a prediction.
+        reductions: The allowed words for ``reduction``.
+        aliases: Other names in use.
+        use_when: One line of advice.
+        avoid_when: One line of advice.
+        source: Author, year, DOI or arXiv id; several are joined by semicolons.
+        name: Filled in by :func:`lossmith.loss`.
+        function: Filled in by :func:`lossmith.loss`.
+    """
+
+    task: Task | tuple[Task, ...]
+    coupling: Coupling
+    formula: str
+    signatures: tuple[Signature, ...]
+    use_when: str
+    avoid_when: str
+    source: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    variants: tuple[Mapping[str, Any], ...] = ()
+    exact: Callable[..., Any] | None = None
+    points: tuple[Point, ...] = ()
+    kinks: tuple[float, ...] = ()
+    convex: bool = False
+    symmetric: bool = False
+    zero_at_target: bool = False
+    nonnegative: bool = True
+    gradient_bound: float | str | None = None
+    robust: bool = False
+    differentiable: bool = True
+    same_as: str | None = None
+    elicits: str | None = None
+    link: Link = "none"
+    reductions: tuple[str, ...] = ("none", "mean", "sum")
+    aliases: tuple[str, ...] = ()
+    name: str = ""
+    function: Callable[..., Tensor] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, always as a tuple."""
+        return self.task if isinstance(self.task, tuple) else (self.task,)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Names of the tensor arguments."""
+        return tuple(self.signatures[0].tensors)
+
+    def match(self, tensors: tuple[Tensor, ...]) -> Signature:
+        """The signature that fits dtypes and ranks; refuses tensors that fit none."""
+        try:
+            for signature in self.signatures:
+                if signature.accepts(tensors):
+                    return signature
+        except AttributeError:  # not a tensor; finding that out beforehand would cost every call
+            pass
+        self._refuse(tensors)
+
+    def _refuse(self, tensors: tuple[Any, ...]) -> NoReturn:
+        for name, tensor in zip(self.tensors, tensors, strict=True):
+            if not isinstance(tensor, Tensor):
+                fail_type(name, "be a tensor", tensor)
+            domains = [signature.tensors[name] for signature in self.signatures]
+            if tensor.is_complex():
+                fail_type(name, "be real", tensor)
+            if all(domain.floating for domain in domains) and not tensor.is_floating_point():
+                fail_type(name, "be floating point", tensor)
+            if all(domain.floating is False for domain in domains) and tensor.is_floating_point():
+                fail_type(name, "be of an integer or bool dtype", tensor)
+        found = ", ".join(
+            f"{name} {tuple(tensor.shape)} of {tensor.dtype}"
+            for name, tensor in zip(self.tensors, tensors, strict=True)
+        )
+        ways = " or ".join(signature.describe() for signature in self.signatures)
+        raise ValueError(f"{self.name}: shapes must fit {ways}, got {found}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card as plain data, ready for JSON."""
+        return {
+            "name": self.name,
+            "task": list(self.tasks),
+            "coupling": self.coupling,
+            "formula": self.formula,
+            "shapes": [signature.describe() for signature in self.signatures],
+            "domains": {k: d.name for k, d in self.signatures[0].tensors.items()},
+            "convex": self.convex,
+            "symmetric": self.symmetric,
+            "zero_at_target": self.zero_at_target,
+            "nonnegative": self.nonnegative,
+            "gradient_bound": self.gradient_bound,
+            "robust": self.robust,
+            "differentiable": self.differentiable,
+            "same_as": self.same_as,
+            "elicits": self.elicits,
+            "link": self.link,
+            "reductions": list(self.reductions),
+            "aliases": list(self.aliases),
+            "use_when": self.use_when,
+            "avoid_when": self.avoid_when,
+            "source": self.source,
+        }

@@ -1,0 +1,84 @@
+"""Find losses by what their cards claim."""
+
+import importlib
+import json
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from lossmith.core.card import Card
+from lossmith.core.checks import fail
+from lossmith.core.loss import REGISTRY
+
+
+@cache
+def _load() -> None:
+    """Import every loss file once; importing registers it."""
+    package = importlib.import_module("lossmith.losses")
+    for module in pkgutil.walk_packages(package.__path__, "lossmith.losses."):
+        importlib.import_module(module.name)
+
+
+def cards() -> dict[str, Card]:
+    """All cards by name: those of lossmith, and those of losses registered by the user."""
+    _load()
+    return dict(sorted(REGISTRY.items()))
+
+
+def card(loss: str | Callable[..., Any]) -> Card:
+    """The card of a loss, by name, alias, function, Module class or Module.
+
+    Example:
+        >>> import lossmith
+        >>> lossmith.card("mse").name
+        'mse_loss'
+    """
+    if not isinstance(loss, str):
+        found = getattr(loss, "card", None)
+        if isinstance(found, property):  # a Module class
+            found = getattr(getattr(loss, "function", None), "card", None)
+        if isinstance(found, Card):
+            return found
+        fail("loss", "be a loss registered with @lossmith.loss", loss)
+    known = cards()
+    if loss in known:
+        return known[loss]
+    for candidate in known.values():
+        if loss in candidate.aliases:
+            return candidate
+    import difflib
+
+    names = [*known, *(alias for one in known.values() for alias in one.aliases)]
+    close = difflib.get_close_matches(loss, names, 3)
+    hint = f" (close: {', '.join(close)})" if close else ""
+    fail("loss", f"be a name in the catalogue{hint}", loss)
+
+
+def find(**claims: Any) -> list[Card]:
+    """Cards that meet every claim, sorted by name.
+
+    ``task`` matches any task of a loss; ``robust=True``, ``coupling="row"``, ``elicits="median"``
+    and every other field of the card match by equality.
+
+    Example:
+        >>> import lossmith
+        >>> [card.name for card in lossmith.find(task="regression", elicits="median")][:1]
+        ['l1_loss']
+    """
+    fields = Card.__dataclass_fields__
+    for claim in claims:
+        if claim not in fields:
+            fail("claim", f"be a field of the card ({', '.join(fields)})", claim)
+    task = claims.pop("task", None)
+    return [
+        one
+        for one in cards().values()
+        if (task is None or task in one.tasks)
+        and all(getattr(one, claim) == value for claim, value in claims.items())
+    ]
+
+
+def to_json() -> str:
+    """The whole catalogue as JSON."""
+    return json.dumps([one.to_dict() for one in cards().values()], indent=2, ensure_ascii=False)

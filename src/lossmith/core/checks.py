@@ -1,0 +1,108 @@
+"""Every complaint that lossmith makes about an argument is worded here, in one voice.
+
+The voice is ``"{name} must {rule}, got {value}"``: ValueError for values, TypeError for types.
+Checks of tensor *values* cost a pass over the tensor. On the CPU they always run. On other devices
+they would synchronise, so they run there only inside :func:`debug`. Inside ``torch.compile`` they
+become assertions of the graph, which cost no synchronisation.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+_debugging = False
+
+
+@contextmanager
+def debug() -> Iterator[None]:
+    """Check tensor values on every device, at the price of a synchronisation per check.
+
+    Example:
+        >>> import torch, lossmith
+        >>> with lossmith.debug():
+        ...     lossmith.cross_entropy(torch.zeros(1, 3), torch.tensor([3]))
+        Traceback (most recent call last):
+            ...
+        ValueError: target must be a class index in [0, 2], got 3
+    """
+    global _debugging
+    before, _debugging = _debugging, True
+    try:
+        yield
+    finally:
+        _debugging = before
+
+
+def describe(value: object) -> str:
+    """Short, exact text for a value in an error message."""
+    if isinstance(value, Tensor):
+        if value.ndim == 0 and not transforming() and value.device.type == "cpu":
+            return repr(value.item())
+        return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
+    return repr(value)
+
+
+def fail(name: str, rule: str, got: object) -> NoReturn:
+    """Refuse a value."""
+    text = got if isinstance(got, str) and got.startswith("\0") else describe(got)
+    raise ValueError(f"{name} must {rule}, got {text.lstrip(chr(0))}")
+
+
+def fail_type(name: str, rule: str, got: object) -> NoReturn:
+    """Refuse a type."""
+    kind = str(got.dtype) if isinstance(got, Tensor) else type(got).__name__
+    raise TypeError(f"{name} must {rule}, got {kind}")
+
+
+def said(text: str) -> str:
+    """Mark ``text`` as ready wording for :func:`fail`, to be shown without quotes."""
+    return "\0" + text
+
+
+def transforming() -> bool:
+    """Whether a ``torch.func`` transform (vmap, grad, jvp ...) is active."""
+    # The one private probe of functorch; if torch renames it, every test of transforms turns red.
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def bare(tensor: Tensor) -> Tensor:
+    """The plain tensor under any ``torch.func`` wrappers: value checks look at that."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def checkable(tensor: Tensor) -> bool:
+    """Whether values of ``tensor`` may be looked at now without stalling a device."""
+    return tensor.device.type == "cpu" or (_debugging and tensor.device.type != "meta")
+
+
+def require_range(name: str, rule: str, tensor: Tensor, low: float, high: float) -> None:
+    """Every element of ``tensor`` lies in ``[low, high]``; NaN does not."""
+    if torch.compiler.is_compiling():
+        inside = (tensor >= low) & (tensor <= high)
+        torch._assert_async(inside.all(), f"{name} must {rule}")
+        return
+    tensor = bare(tensor)
+    if not checkable(tensor) or tensor.numel() == 0:
+        return
+    smallest, largest = torch.aminmax(tensor.detach())
+    if not (smallest.item() >= low and largest.item() <= high):  # the negation also catches NaN
+        outside = tensor[~((tensor >= low) & (tensor <= high))]
+        fail(name, rule, outside.flatten()[0])
+
+
+def require_all(name: str, rule: str, holds: Tensor, tensor: Tensor) -> None:
+    """``holds`` is true everywhere; ``tensor`` (same shape) supplies the offending value."""
+    if torch.compiler.is_compiling():
+        torch._assert_async(holds.all(), f"{name} must {rule}")
+        return
+    holds = bare(holds)
+    if checkable(holds) and not holds.all().item():
+        tensor = bare(tensor)
+        shown = tensor[~holds].flatten()[0] if tensor.shape == holds.shape else tensor
+        fail(name, rule, shown)

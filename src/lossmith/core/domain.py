@@ -1,0 +1,287 @@
+"""Where a value may lie. A domain checks users' values and generates the tests' values.
+
+A tensor domain becomes an argument when it is called with the names of its dimensions:
+``REAL("N C *")`` is a real tensor with a batch, a class and any further dimensions. Option domains
+(``POSITIVE``, ``Choice(...)``) are used as they stand, under ``Card.options``.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossmith.core.checks import bare, checkable, fail, fail_type, require_all, require_range
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What every domain has in common.
+
+    Attributes:
+        name: Short name, shown by the catalogue.
+        rule: How an error message ends the sentence "it must ...".
+        fill: A harmless member of the domain, put where a sample is absent.
+        floating: True: floating point only. False: integers or bool only. None: any real dtype.
+        dims: Names of the dimensions, once the domain is an argument.
+    """
+
+    name: str
+    rule: str
+    fill: float = 0.0
+    floating: bool | None = True
+    dims: tuple[str, ...] = ()
+
+    def __call__(self, dims: str) -> "Domain":
+        """This domain as an argument with the dimensions named in ``dims``."""
+        return replace(self, dims=tuple(dims.split()))
+
+    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
+        """Refuse a tensor with a value outside the domain. ``sizes`` maps dimension names."""
+
+    @property
+    def checks_values(self) -> bool:
+        """Whether :meth:`check_tensor` does anything."""
+        return type(self).check_tensor is not Domain.check_tensor
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Ordinary members in float64 (or int64), for tests."""
+        raise NotImplementedError(self.name)
+
+
+@dataclass(frozen=True)
+class Interval(Domain):
+    """Real numbers between two ends; ``spread`` is the scale of ordinary values for tests."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = False
+    high_open: bool = False
+    enforced: bool = True
+    spread: float = 2.0
+
+    @property
+    def checks_values(self) -> bool:
+        """Whether a finite end has to be enforced on tensors."""
+        return self.enforced and (self.low > -math.inf or self.high < math.inf)
+
+    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
+        """Refuse values outside the interval."""
+        if not self.checks_values:
+            return
+        if self.low_open or self.high_open:
+            above = value > self.low if self.low_open else value >= self.low
+            below = value < self.high if self.high_open else value <= self.high
+            require_all(name, self.rule, above & below, value)
+        else:
+            require_range(name, self.rule, value, self.low, self.high)
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse an option outside the interval. Tensors are checked where that is free."""
+        if isinstance(value, Tensor):
+            # A learnable parameter: its values are watched on the CPU only, as for any tensor.
+            self.check_tensor(name, value.detach(), {})
+            return
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            fail_type(name, "be a number", value)
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        if not (above and below):
+            fail(name, self.rule, value)
+
+    def contains(self, value: float) -> bool:
+        """Whether one number lies in the interval."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Normal on the line, exponential on a half line, uniform on a bounded interval."""
+        if self.low > -math.inf and self.high < math.inf:
+            unit = torch.rand(shape, generator=generator, dtype=torch.float64)
+            return self.low + (self.high - self.low) * (0.02 + 0.96 * unit)
+        draws = torch.randn(shape, generator=generator, dtype=torch.float64) * self.spread
+        if self.low > -math.inf:
+            return self.low + 0.05 + draws.abs()
+        if self.high < math.inf:
+            return self.high - 0.05 - draws.abs()
+        return draws
+
+
+@dataclass(frozen=True)
+class Labels(Domain):
+    """A finite set of allowed numbers, such as {-1, 1}."""
+
+    values: tuple[float, ...] = ()
+    floating: bool | None = None
+
+    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
+        """Refuse values that are not in the set."""
+        low, high = min(self.values), max(self.values)
+        if len(self.values) == 2 and not torch.compiler.is_compiling():
+            # Two labels: |x - centre| is one constant for both, so one pass finds any stranger.
+            plain = bare(value)
+            if not checkable(plain) or plain.numel() == 0:
+                return
+            distance = (plain.detach() - 0.5 * (low + high)).abs()
+            least, most = torch.aminmax(distance)
+            if least.item() == most.item() == 0.5 * (high - low):
+                return
+        inside = value == self.values[0]
+        for label in self.values[1:]:
+            inside = inside | (value == label)
+        require_all(name, self.rule, inside, value)
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Labels drawn evenly."""
+        index = torch.randint(len(self.values), shape, generator=generator)
+        return torch.tensor(self.values, dtype=torch.float64)[index]
+
+
+@dataclass(frozen=True)
+class ClassIndex(Domain):
+    """Integers in ``[0, size of the dimension named by ``classes``)``."""
+
+    classes: str = "C"
+    floating: bool | None = False
+
+    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
+        """Refuse indices outside the number of classes."""
+        top = sizes[self.classes] - 1
+        require_range(name, f"be a class index in [0, {top}]", value, 0, top)
+
+    @property
+    def checks_values(self) -> bool:
+        """Class indices are always checked."""
+        return True
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Classes drawn evenly."""
+        return torch.randint(sizes[self.classes], shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Simplex(Interval):
+    """Probabilities along the dimension named ``classes``; only [0, 1] is enforced.
+
+    The sum is not enforced: torch accepts unnormalised rows, and so do label-smoothing pipelines.
+    """
+
+    classes: str = "C"
+    log: bool = False
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Softmax of normal draws along the class dimension."""
+        axis = self.dims.index(self.classes)
+        if "*" in self.dims[:axis]:
+            axis -= len(self.dims)
+        scores = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return scores.log_softmax(axis) if self.log else scores.softmax(axis)
+
+
+@dataclass(frozen=True)
+class Flags(Domain):
+    """Booleans."""
+
+    floating: bool | None = False
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Mostly true, so that no row is empty by chance more than rarely."""
+        return torch.rand(shape, generator=generator) < 0.8
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An option that is one of a few words (or None)."""
+
+    words: tuple[Any, ...]
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse any other word."""
+        if value not in self.words:
+            fail(name, f"be one of {', '.join(map(repr, self.words))}", value)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option that is True or False."""
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse anything but a bool."""
+        if not isinstance(value, bool):
+            fail_type(name, "be True or False", value)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """An option that is a whole number not below ``low``."""
+
+    low: int | None = None
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse fractions, and numbers below ``low``."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            fail_type(name, "be a whole number", value)
+        if self.low is not None and value < self.low:
+            fail(name, f"be >= {self.low}", value)
+
+
+@dataclass(frozen=True)
+class Vector:
+    """An option that is a tensor, one number per class (``dims``), or None.
+
+    ``within`` bounds its values. Its length is checked against the argument that has that dimension.
+    """
+
+    dims: tuple[str, ...] = ("C",)
+    within: Interval | None = None
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse what is not a tensor, and values outside ``within``."""
+        if value is None:
+            return
+        if not isinstance(value, Tensor):
+            fail_type(name, "be a tensor or None", value)
+        if self.within is not None:
+            self.within.check_tensor(name, value, {})
+
+    def check_sizes(self, name: str, value: Any, sizes: Sizes) -> None:
+        """Refuse a length that differs from the sizes of the call."""
+        if isinstance(value, Tensor):
+            expected = tuple(sizes[dim] for dim in self.dims)
+            if tuple(value.shape) != expected:
+                fail(name, f"have shape {expected}", value)
+
+
+@dataclass(frozen=True)
+class Anything:
+    """An option that the loss checks itself (a callable, say). ``why`` says so on the card."""
+
+    why: str
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Leave it to the loss."""
+
+
+REAL = Interval("real", "be real")
+NONNEGATIVE = Interval("nonnegative", "be >= 0", low=0.0)
+POSITIVE = Interval("positive", "be > 0", low=0.0, low_open=True, fill=1.0)
+UNIT = Interval("unit", "lie in [0, 1]", low=0.0, high=1.0, fill=0.5)
+OPEN_UNIT = Interval(
+    "open_unit", "lie in (0, 1)", low=0.0, high=1.0, low_open=True, high_open=True, fill=0.5
+)
+COUNT = Interval("count", "be >= 0", low=0.0, floating=None)
+LOG_PROBABILITY = Interval("log_probability", "be <= 0", high=0.0, enforced=False)
+SIGN = Labels("sign", "be -1 or 1", fill=1.0, values=(-1.0, 1.0))
+BINARY = Labels("binary", "be 0 or 1", values=(0.0, 1.0))
+CLASS = ClassIndex("class", "be a class index")
+PROBABILITIES = Simplex("probabilities", "lie in [0, 1]", low=0.0, high=1.0)
+LOG_PROBABILITIES = Simplex(
+    "log_probabilities", "be log-probabilities", high=0.0, enforced=False, log=True
+)
+MASK = Flags("mask", "be True or False", fill=0.0)
+FLAG = Flag()

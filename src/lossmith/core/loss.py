@@ -1,0 +1,213 @@
+"""``@loss``: a plain torch function becomes a checked, weighted, reduced loss."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ParamSpec
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import HALF, Card, Signature
+from lossmith.core.checks import (
+    bare,
+    checkable,
+    fail,
+    fail_type,
+    require_range,
+    said,
+    transforming,
+)
+from lossmith.core.domain import Vector
+from lossmith.core.reduction import Terms, reduce
+
+P = ParamSpec("P")
+REGISTRY: dict[str, Card] = {}
+# torch's private enumeration of reductions, for the native kernels
+NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+
+
+def loss(
+    card: Card, *, native: Callable[..., Tensor | None] | None = None
+) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
+    """Register a function that returns an unreduced loss, and give it everything else.
+
+    The function takes its tensors first and every option by keyword, ``sample_weight`` and
+    ``reduction`` among them. What it returns has the dimensions that the card's signature names
+    (or is a :class:`Terms`). Around it, in this order: dtypes and shapes are checked; options and
+    tensor values are checked; half precision is widened to float32; absent samples (weight 0, or
+    the ``ignore_index``) are replaced by harmless values; the function runs; the result is
+    weighted, reduced and rounded back.
+
+    Args:
+        card: The claims.
+        native: A torch kernel with the same mathematics, tried first on plain eager tensors
+            without weights or ignored samples: ``native(*tensors, reduction, **options)`` with
+            torch's number for the reduction. It returns None to decline.
+
+    Returns:
+        A decorator.
+
+    Example:
+        >>> import torch, lossmith
+        >>> from lossmith import Card, Point
+        >>> from lossmith.core.card import elementwise
+        >>> from lossmith.core.domain import REAL
+        >>> @lossmith.loss(Card(task="regression", coupling="element", formula="r^4",
+        ...     signatures=elementwise(input=REAL, target=REAL), use_when="an example",
+        ...     avoid_when="anything else", source="no paper", exact=lambda mp, x, y: (x - y) ** 4))
+        ... def quartic_loss(input, target, *, sample_weight=None, reduction="mean"):
+        ...     return (input - target) ** 4
+        >>> quartic_loss(torch.tensor([2.0]), torch.tensor([0.0]))
+        tensor(16.)
+    """
+
+    def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
+        return _build(card, body, native)
+
+    return decorate
+
+
+def _build(
+    card: Card, body: Callable[..., Tensor | Terms], native: Callable[..., Tensor | None] | None
+) -> Callable[..., Tensor]:
+    name = body.__name__
+    signature = inspect.signature(body)
+    card = replace(card, name=name)
+    count = len(card.tensors)
+    rules = card.options
+    vectors = tuple((key, rule) for key, rule in rules.items() if isinstance(rule, Vector))
+    reductions = card.reductions
+    ignore = signature.parameters.get("ignore_index")
+
+    @functools.wraps(body)
+    def function(
+        *tensors: Any,
+        sample_weight: Tensor | None = None,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> Tensor:
+        if len(tensors) != count:
+            tensors, options = _bind(name, signature, card, tensors, options)
+        way = card.match(tensors)
+        sizes = way.sizes(tensors)
+        for key, value in options.items():
+            rule = rules.get(key)
+            if rule is None:
+                raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
+            rule.check_option(key, value)
+        for key, rule in vectors:
+            rule.check_sizes(key, options.get(key), sizes)
+        if reduction not in reductions:
+            fail("reduction", f"be one of {', '.join(map(repr, reductions))}", reduction)
+
+        absent = None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)
+        if ignore is not None and way.label is not None:
+            ignored = _find_ignored(
+                way, tensors, sizes, options.get("ignore_index", ignore.default), absent
+            )
+            absent = ignored if absent is None or ignored is None else absent | ignored
+        weight = sample_weight
+        if absent is not None:
+            tensors = _fill(way, tensors, absent)
+            ones = tensors[0].new_ones(()) if weight is None else weight
+            weight = torch.where(absent, torch.zeros_like(ones), ones)
+        way.check_values(tensors, sizes, seen=absent is None and ignore is not None)
+
+        dtype = tensors[0].dtype
+        if (
+            native is not None
+            and absent is None
+            and not torch.compiler.is_compiling()
+            and dtype not in HALF
+            and way.one_dtype(tensors)
+            and not transforming()
+            and tensors[0].numel()
+        ):
+            done = native(*tensors, NATIVE_REDUCTION[reduction], **options)
+            if done is not None:
+                return done
+        tensors = way.widen(tensors)
+        if weight is not None:
+            weight = weight.to(torch.promote_types(weight.dtype, tensors[0].dtype))
+            options["sample_weight"] = weight
+        reduced = reduce(body(*tensors, **options), weight, reduction)
+        return reduced.to(dtype) if dtype in HALF else reduced
+
+    card = replace(card, function=function)
+    function.__annotations__ = {**body.__annotations__, "return": Tensor}
+    function.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
+    function.card = card  # type: ignore[attr-defined]
+    REGISTRY[name] = card
+    return function
+
+
+def _bind(
+    name: str,
+    signature: inspect.Signature,
+    card: Card,
+    tensors: tuple[Any, ...],
+    options: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Sort tensors that came by keyword from options; missing or surplus ones raise TypeError."""
+    try:
+        bound = signature.bind(*tensors, **options).arguments
+    except TypeError as error:
+        raise TypeError(f"{name}(): {error}") from None
+    given = tuple(bound.pop(key) for key in card.tensors)
+    return given, dict(bound)
+
+
+def _check_weight(
+    weight: Tensor, way: Signature, tensors: tuple[Tensor, ...], sizes: Mapping[str, int]
+) -> Tensor:
+    """Refuse weights of a wrong type, shape or sign; return where samples are absent."""
+    if not isinstance(weight, Tensor):
+        fail_type("sample_weight", "be a tensor or None", weight)
+    expected = way.out_shape(tensors, sizes)
+    if tuple(weight.shape) != expected:
+        rule = f"have the shape {expected} of the unreduced loss"
+        fail("sample_weight", rule, said(str(tuple(weight.shape))))
+    require_range("sample_weight", "be >= 0 and finite", weight, 0.0, torch.finfo().max)
+    return weight == 0
+
+
+def _find_ignored(
+    way: Signature,
+    tensors: tuple[Tensor, ...],
+    sizes: Mapping[str, int],
+    ignore_index: int,
+    absent: Tensor | None,
+) -> Tensor | None:
+    """Where the label is ``ignore_index``; None if a look at the values shows that it is nowhere.
+
+    Where there is no other mask, the range of the labels is checked on the way: the smallest and
+    the largest label answer both questions in one pass.
+    """
+    assert way.label is not None
+    name, position, domain = way.label
+    target = tensors[position]
+    if absent is None:
+        plain = bare(target)
+        if not torch.compiler.is_compiling() and checkable(plain):
+            top = sizes[domain.classes] - 1
+            if plain.numel() == 0:
+                return None
+            low, high = (end.item() for end in torch.aminmax(plain))
+            if low >= 0 and high <= top and not 0 <= ignore_index <= top:
+                return None
+    return target == ignore_index
+
+
+def _fill(
+    way: Signature, tensors: tuple[Tensor, ...], absent: Tensor
+) -> tuple[Tensor, ...]:
+    """Put a harmless value wherever a sample is absent, so that nothing of it is ever computed."""
+    filled: list[Tensor] = []
+    for tensor, domain in zip(tensors, way.tensors.values(), strict=True):
+        mask = way.spread(absent, domain, tensor.ndim)
+        if mask is not None:
+            tensor = torch.where(mask, torch.full((), domain.fill, dtype=tensor.dtype, device=tensor.device), tensor)
+        filled.append(tensor)
+    return tuple(filled)

@@ -1,0 +1,186 @@
+"""``Loss``, the base of every Module, and the algebra of losses."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, dataclass_transform
+
+from torch import Tensor, nn
+
+from lossmith.core.card import Card
+from lossmith.core.checks import fail_type
+from lossmith.core.reduction import Reduction
+
+
+def _declared(cls: type) -> list[str]:
+    hints = inspect.get_annotations(cls)
+    return [name for name, hint in hints.items() if "ClassVar" not in str(hint)]
+
+
+@dataclass_transform(kw_only_default=True)
+class Loss(nn.Module):
+    """A loss as a Module. Subclasses name a function and declare its options as fields.
+
+    ``delta: float = 1.0`` in the class body becomes a keyword of the constructor, an attribute and
+    a part of the ``repr``. Tensors become buffers. Values are checked by the card when the Module
+    is built, and again at each call.
+
+    Attributes:
+        function: The functional form.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Example:
+        >>> import torch, lossmith
+        >>> lossmith.HuberLoss(delta=0.5)
+        HuberLoss(delta=0.5, reduction='mean')
+        >>> lossmith.HuberLoss(delta=-1.0)
+        Traceback (most recent call last):
+            ...
+        ValueError: delta must be > 0, got -1.0
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+    fields: ClassVar[dict[str, Any]] = {}
+    reduction: Reduction = "mean"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = {name: getattr(cls, name) for name in _declared(cls) if hasattr(cls, name)}
+        inherited = {k: v for k, v in cls.fields.items() if k != "reduction"}
+        cls.fields = {**inherited, **own, "reduction": own.get("reduction", cls.reduction)}
+        if "__init__" not in cls.__dict__:
+            parameters = [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+                for name, default in cls.fields.items()
+            ]
+            cls.__signature__ = inspect.Signature(parameters)
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__()
+        cls = type(self)
+        unknown = [name for name in fields if name not in cls.fields]
+        if unknown:
+            raise TypeError(
+                f"{cls.__name__}() takes {', '.join(cls.fields)} by keyword, got {', '.join(unknown)}"
+            )
+        for name, value in {**cls.fields, **fields}.items():
+            if isinstance(value, Tensor):
+                # the class attribute would shadow a buffer's place in the Module
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse options that the card refuses."""
+        card = self.card
+        for name in type(self).fields:
+            value = getattr(self, name)
+            if name == "reduction":
+                if value not in card.reductions:
+                    words = ", ".join(map(repr, card.reductions))
+                    raise ValueError(f"reduction must be one of {words}, got {value!r}")
+            else:
+                card.options[name].check_option(name, value)
+
+    @property
+    def card(self) -> Card:
+        """The claims of this loss."""
+        return type(self).function.card  # type: ignore[attr-defined]
+
+    def forward(self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor) -> Tensor:
+        """The loss of some tensors, as the functional form computes it."""
+        options = {name: getattr(self, name) for name in type(self).fields}
+        return type(self).function(*tensors, sample_weight=sample_weight, **options, **named)
+
+    def extra_repr(self) -> str:
+        """The fields, as one would type them."""
+        return ", ".join(f"{name}={_short(getattr(self, name))}" for name in type(self).fields)
+
+    @property
+    def label(self) -> str:
+        """Name of this loss as a term of a sum."""
+        return self.card.name
+
+    def __add__(self, other: "Loss") -> "Sum":
+        if not isinstance(other, Loss):
+            return NotImplemented
+        return Sum([*_parts(self), *_parts(other)])
+
+    def __radd__(self, other: object) -> "Self | Sum":
+        # sum([a, b]) starts from the number 0
+        return self if other == 0 else NotImplemented
+
+    def __mul__(self, factor: float) -> "Sum":
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+            fail_type("factor", "be a number", factor)
+        return Sum([(factor * scale, part) for scale, part in _parts(self)])
+
+    __rmul__ = __mul__
+
+    def __sub__(self, other: "Loss") -> "Sum":
+        return self + -1.0 * other
+
+    def __truediv__(self, divisor: float) -> "Sum":
+        return self * (1.0 / divisor)
+
+    def __neg__(self) -> "Sum":
+        return self * -1.0
+
+
+class Sum(Loss):
+    """A weighted sum of losses over the same tensors; built by ``a + 0.5 * b``.
+
+    ``terms`` holds the scaled value of each part in the last call, detached, for logging.
+
+    Example:
+        >>> import torch, lossmith
+        >>> both = lossmith.MSELoss() + 0.5 * lossmith.L1Loss()
+        >>> both(torch.tensor([3.0]), torch.tensor([1.0]))
+        tensor(5.)
+        >>> both.terms
+        {'mse_loss': tensor(4.), 'l1_loss': tensor(1.)}
+    """
+
+    def __init__(self, parts: list[tuple[float, Loss]]) -> None:
+        nn.Module.__init__(self)
+        self.parts = nn.ModuleList(part for _, part in parts)
+        self.scales = [scale for scale, _ in parts]
+        self.terms: dict[str, Tensor] = {}
+
+    def forward(self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor) -> Tensor:
+        """The weighted sum; each part sees all the tensors."""
+        total: Tensor | None = None
+        terms: dict[str, Tensor] = {}
+        for scale, part in zip(self.scales, self.parts, strict=True):
+            value = scale * part(*tensors, sample_weight=sample_weight, **named)
+            terms[_unused(part.label, terms)] = value.detach()
+            total = value if total is None else total + value
+        self.terms = terms
+        assert total is not None
+        return total
+
+    def extra_repr(self) -> str:
+        """The scales; the parts are shown as children."""
+        return f"scales={self.scales}"
+
+    @property
+    def card(self) -> Card:
+        """A sum makes no claims."""
+        raise AttributeError("a sum of losses has no card; look at the cards of its parts")
+
+
+def _parts(loss: Loss) -> list[tuple[float, Loss]]:
+    if isinstance(loss, Sum):
+        return [(s, p) for s, p in zip(loss.scales, loss.parts, strict=True)]  # type: ignore[misc]
+    return [(1.0, loss)]
+
+
+def _unused(name: str, taken: dict[str, Tensor]) -> str:
+    number, candidate = 2, name
+    while candidate in taken:
+        candidate, number = f"{name}_{number}", number + 1
+    return candidate
+
+
+def _short(value: Any) -> str:
+    return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
