@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lossmith import contract as contract
     from lossmith import core as core
     from lossmith import losses as losses
     from lossmith.core.card import Card, Point, Signature
@@ -59,6 +60,7 @@ _HOME = {
     "softmax": "lossmith.core.numerics",
 }
 _MODULES = {
+    "contract",
     "core",
     "losses",
 }
@@ -71,7 +73,7 @@ if not TYPE_CHECKING:  # a type checker that saw this would accept every misspel
         elif name in _MODULES:
             found = import_module(f"lossmith.{name}")
         else:
-            raise AttributeError(f"module 'lossmith' has no attribute {name!r}", name=name, obj=None)
+            raise AttributeError(f"module 'lossmith' has no attribute {name!r}", name=name)
         globals()[name] = found
         return found
 

@@ -15,6 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ROOT = PACKAGE.parents[1]
@@ -42,7 +43,7 @@ from typing import TYPE_CHECKING
 
 '''
 
-TAIL = '''
+TAIL = """
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name
 
     def __getattr__(name):
@@ -51,14 +52,14 @@ if not TYPE_CHECKING:  # a type checker that saw this would accept every misspel
         elif name in _MODULES:
             found = import_module(f"lossmith.{name}")
         else:
-            raise AttributeError(f"module 'lossmith' has no attribute {name!r}", name=name, obj=None)
+            raise AttributeError(f"module 'lossmith' has no attribute {name!r}", name=name)
         globals()[name] = found
         return found
 
 
 def __dir__() -> list[str]:
     return sorted({*__all__, *_MODULES, "__version__"})
-'''
+"""
 
 
 class ExportError(Exception):
@@ -111,19 +112,26 @@ def aliases(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 pass
 
 
+def is_module(node: ast.stmt, classes: set[str]) -> TypeGuard[ast.ClassDef]:
+    """Whether this is one of the loss Modules."""
+    return isinstance(node, ast.ClassDef) and node.name in classes
+
+
+def is_loss(node: ast.stmt) -> TypeGuard[ast.FunctionDef]:
+    """Whether this is a function under ``@loss(...)``."""
+    return isinstance(node, ast.FunctionDef) and any(
+        isinstance(decorator, ast.Call) and last_name(decorator) == "loss"
+        for decorator in node.decorator_list
+    )
+
+
 def public_losses() -> dict[str, str]:
     """Public name -> module, for everything under ``losses/``."""
     trees = loss_files()
     classes = loss_classes(trees.values())
     homes: dict[str, str] = {}
     for module, tree in trees.items():
-        own = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.name in classes]
-        own += [
-            node.name
-            for node in tree.body
-            if isinstance(node, ast.FunctionDef)
-            and any(isinstance(d, ast.Call) and last_name(d) == "loss" for d in node.decorator_list)
-        ]
+        own = [node.name for node in tree.body if is_module(node, classes) or is_loss(node)]
         own += [new for new, old in aliases(tree) if old in own]
         add(homes, module, (name for name in own if not name.startswith("_")))
     return homes
@@ -152,9 +160,10 @@ def add(homes: dict[str, str], module: str, names: Iterable[str]) -> None:
 
 
 def submodules() -> list[str]:
-    """Packages and modules directly under ``lossmith``: ``lossmith.see`` works without an import."""
-    found = [p.stem for p in PACKAGE.glob("*.py")] + [p.parent.name for p in PACKAGE.glob("*/__init__.py")]
-    return sorted(name for name in found if not name.startswith("_"))
+    """Packages and modules directly under ``lossmith``; they are loaded at first use too."""
+    files = [path.stem for path in PACKAGE.glob("*.py")]
+    packages = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+    return sorted(name for name in files + packages if not name.startswith("_"))
 
 
 def isort_key(name: str) -> tuple[int, str]:
@@ -181,14 +190,14 @@ def render_init(homes: dict[str, str]) -> str:
     by_module: dict[str, list[str]] = {}
     for name in names:
         by_module.setdefault(homes[name], []).append(name)
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return "".join(
         [
             HEAD,
             "if TYPE_CHECKING:\n",
             *(f"    from lossmith import {module} as {module}\n" for module in modules),
             *(import_lines(module, by_module[module]) for module in sorted(by_module)),
-            f'\n__version__ = "{version}"\n\n__all__ = [\n',
+            f'\n__version__ = "{project["version"]}"\n\n__all__ = [\n',
             *(f'    "{name}",\n' for name in names),
             "]\n\n_HOME = {\n",
             *(f'    "{name}": "{homes[name]}",\n' for name in names),
@@ -256,7 +265,9 @@ def stale(path: Path, text: str) -> str:
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     name = str(path.relative_to(ROOT))
     return "".join(
-        difflib.unified_diff(old.splitlines(True), text.splitlines(True), name, f"{name} (generated)")
+        difflib.unified_diff(
+            old.splitlines(True), text.splitlines(True), name, f"{name} (generated)"
+        )
     )
 
 
