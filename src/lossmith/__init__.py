@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lossmith import contract as contract
     from lossmith import core as core
     from lossmith import losses as losses
+    from lossmith import targets as targets
     from lossmith.core.card import Card, Point, Signature
     from lossmith.core.catalogue import card, cards, find
     from lossmith.core.checks import debug
@@ -63,6 +64,7 @@ _MODULES = {
     "contract",
     "core",
     "losses",
+    "targets",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

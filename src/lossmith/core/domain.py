@@ -127,7 +127,8 @@ class Labels(Domain):
             plain = bare(value)
             if not checkable(plain) or plain.numel() == 0:
                 return
-            distance = (plain.detach() - 0.5 * (low + high)).abs()
+            plain = plain.to(torch.uint8) if plain.dtype is torch.bool else plain.detach()
+            distance = (plain - 0.5 * (low + high)).abs()
             least, most = torch.aminmax(distance)
             if least.item() == most.item() == 0.5 * (high - low):
                 return
