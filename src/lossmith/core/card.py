@@ -83,7 +83,9 @@ class Signature:
     def accepts(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether dtypes and numbers of dimensions fit (sizes are left to :meth:`sizes`)."""
         for tensor, (floating, rank, open_ended) in zip(tensors, self._kinds, strict=True):
-            if floating is not None and floating != tensor.is_floating_point():
+            if floating is not None and (
+                floating != tensor.is_floating_point() or tensor.is_complex()
+            ):
                 return False
             if tensor.ndim < rank if open_ended else tensor.ndim != rank:
                 return False
@@ -255,6 +257,8 @@ class Card:
         gradient_bound: Largest absolute derivative by an element of the first argument: a number
             or the name of an option; claimed to be tight.
         robust: Far outliers have bounded pull.
+        plain_mean: The mean is the weighted mean of the unreduced values. False where a loss defines
+            another: CTC divides by target lengths, RMSE takes a root.
         differentiable: False if the gradient is 0 almost everywhere (evaluation only).
         same_as: Dotted name of a callable with equal values on ordinary unweighted input.
         elicits: Which property of the target's distribution the minimiser is.
@@ -286,6 +290,7 @@ class Card:
     nonnegative: bool = True
     gradient_bound: float | str | None = None
     robust: bool = False
+    plain_mean: bool = True
     differentiable: bool = True
     same_as: str | None = None
     elicits: str | None = None

@@ -70,6 +70,8 @@ def transforming() -> bool:
 
 def bare(tensor: Tensor) -> Tensor:
     """The plain tensor under any ``torch.func`` wrappers: value checks look at that."""
+    if torch.compiler.is_compiling():  # dynamo has unwrapped it already
+        return tensor
     functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(tensor):
         tensor = functorch.get_unwrapped(tensor)

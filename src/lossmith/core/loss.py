@@ -130,8 +130,8 @@ def _build(
                 return done
         tensors = way.widen(tensors)
         if weight is not None:
-            weight = weight.to(torch.promote_types(weight.dtype, tensors[0].dtype))
-            options["sample_weight"] = weight
+            weight = weight.to(tensors[0].dtype)
+            options["sample_weight"] = weight  # losses that tie samples together need it inside
         reduced = reduce(body(*tensors, **options), weight, reduction)
         return reduced.to(dtype) if dtype in HALF else reduced
 

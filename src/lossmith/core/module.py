@@ -16,6 +16,9 @@ def _declared(cls: type) -> list[str]:
     return [name for name, hint in hints.items() if "ClassVar" not in str(hint)]
 
 
+MODULES: dict[str, "type[Loss]"] = {}
+
+
 @dataclass_transform(kw_only_default=True)
 class Loss(nn.Module):
     """A loss as a Module. Subclasses name a function and declare its options as fields.
@@ -53,6 +56,9 @@ class Loss(nn.Module):
                 for name, default in cls.fields.items()
             ]
             cls.__signature__ = inspect.Signature(parameters)
+        function = cls.__dict__.get("function")
+        if isinstance(function, staticmethod):
+            MODULES[function.__func__.card.name] = cls
 
     def __init__(self, **fields: Any) -> None:
         super().__init__()

@@ -139,3 +139,37 @@ def take_class(values: Tensor, index: Tensor, *, dim: int = 1) -> Tensor:
     inside = (index >= 0) & (index < values.shape[dim])
     taken = values.gather(dim, torch.where(inside, index, 0).unsqueeze(dim)).squeeze(dim)
     return torch.where(inside, taken, math.nan)
+
+
+def class_nll(input: Tensor, index: Tensor, *, dim: int = 1) -> Tensor:
+    """``-log softmax(input)[index]`` with full relative accuracy, value and gradient.
+
+    ``-log p = softplus(logsumexp of the other logits - own logit)``. The usual ``logsumexp - own``
+    cancels as soon as the class is likely: for logits (10, 0) in float32 it is 0.04 % off, from
+    (17, 0) on it is 0. Here nothing cancels, and the gradient ``-(1 - p)`` is exact as well.
+    """
+    others = torch.logsumexp(_without(input, index, dim), dim)
+    return softplus(others - take_class(input, index, dim=dim))
+
+
+def _without(input: Tensor, index: Tensor, dim: int) -> Tensor:
+    """``input`` with the entry of each index removed: lowered to a value that adds nothing.
+
+    -inf would do, but a row without other finite entries would then have a NaN gradient.
+    """
+    if input.device.type != "cpu":
+        index = index.clamp(0, input.shape[dim] - 1)
+    lowest = torch.finfo(input.dtype).min / 4
+    return input.scatter(dim, index.unsqueeze(dim), lowest)
+
+
+def accurate_log_softmax(input: Tensor, *, dim: int) -> Tensor:
+    """Log-softmax whose value keeps its digits where a class has nearly all the probability.
+
+    ``log p = (x - max) - log1p(sum of the other exponentials)``: torch's kernel takes
+    ``log(1 + small)`` there, which loses ``small``.
+    """
+    top = input.argmax(dim, keepdim=True)
+    shifted = input - input.gather(dim, top)
+    others = shifted.exp().scatter(dim, top, 0.0).sum(dim, keepdim=True)
+    return shifted - torch.log1p(others)

@@ -1,0 +1,285 @@
+"""What the data say before any model is trained: each finding is a number and a sentence."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from lossmith.choose.data import Table
+from lossmith.choose.errors import DataError
+from lossmith.choose.metric import AMOUNTS, CLASSES, Kind, Metric
+from lossmith.core.catalogue import cards
+
+# A numeric target with this few different whole numbers, each seen this often, is read as classes.
+MOST_CLASSES = 10
+FEWEST_PER_CLASS = 10
+TASKS = {
+    "continuous": ("regression", "count"),
+    "count": ("regression", "count"),
+    "binary": ("binary",),
+    "multiclass": ("multiclass",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One observation about the data.
+
+    Attributes:
+        code: Stable word for programs.
+        value: The number behind the sentence.
+        sentence: What a colleague would say.
+        speaks_for: Losses of the catalogue that the finding favours.
+        speaks_against: Losses that it disfavours.
+    """
+
+    code: str
+    value: float
+    sentence: str
+    speaks_for: tuple[str, ...] = ()
+    speaks_against: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The target's kind and the findings.
+
+    Attributes:
+        name: Where the data come from.
+        target_name: Name of the target column.
+        rows: Number of rows.
+        columns: Number of feature columns.
+        kind: ``"continuous"``, ``"count"``, ``"binary"`` or ``"multiclass"``.
+        reason: Why the target is read as that kind.
+        classes: Names of the classes in the order of their index; empty for amounts.
+        target: Amounts as float64, classes as their index; ``(rows,)``.
+        findings: What was seen.
+    """
+
+    name: str
+    target_name: str
+    rows: int
+    columns: int
+    kind: Kind
+    reason: str
+    classes: tuple[str, ...]
+    target: NDArray[Any]
+    findings: tuple[Finding, ...]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The findings, one in each row."""
+        return pd.DataFrame(
+            [
+                {
+                    "finding": found.code,
+                    "value": found.value,
+                    "meaning": found.sentence,
+                    "speaks_for": ", ".join(found.speaks_for),
+                    "speaks_against": ", ".join(found.speaks_against),
+                }
+                for found in self.findings
+            ]
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The kind of problem in one sentence."""
+        return (
+            f"{self.rows} rows, {self.columns} feature columns, target {self.target_name!r} "
+            f"is {self.kind}: {self.reason}."
+        )
+
+
+def examine(table: Table, metric: Metric | None = None, kind: str | None = None) -> Diagnosis:
+    """Read the target's kind off the data (or take it from the caller) and collect findings.
+
+    Raises:
+        DataError: If the metric or the given kind does not fit the target.
+    """
+    found, reason = _kind(table.target, metric) if kind is None else _given(table.target, kind)
+    if metric is not None and found not in metric.kinds:
+        fitting = ", ".join(metric.kinds)
+        raise DataError(
+            f"metric must fit the {found} target {table.target_name!r}, got {metric.name!r}, "
+            f"which is for {fitting} targets"
+        )
+    classes: tuple[str, ...] = ()
+    if found in CLASSES:
+        words = sorted(table.target.unique())
+        classes = tuple(_class_name(word) for word in words)
+        target = np.searchsorted(np.asarray(words), table.target.to_numpy()).astype(np.int64)
+        findings = _class_findings(target, classes)
+    else:
+        target = table.target.to_numpy(dtype=float, copy=True)
+        findings = _amount_findings(target, found) + _spread_findings(table, target)
+    return Diagnosis(
+        name=table.name,
+        target_name=table.target_name,
+        rows=len(target),
+        columns=table.features.shape[1],
+        kind=found,
+        reason=reason,
+        classes=classes,
+        target=target,
+        findings=tuple(_missing(table) + findings),
+    )
+
+
+def _kind(target: pd.Series, metric: Metric | None) -> tuple[Kind, str]:
+    distinct = target.nunique()
+    if not pd.api.types.is_numeric_dtype(target):
+        return ("binary" if distinct == 2 else "multiclass"), f"{distinct} different texts"
+    values = target.to_numpy(dtype=float)
+    whole = bool((values == np.round(values)).all())
+    wants_amounts = metric is not None and metric.kinds == AMOUNTS
+    wants_classes = metric is not None and metric.kinds == CLASSES
+    if distinct == 2 and not wants_amounts:
+        return "binary", "2 different values"
+    few = distinct <= MOST_CLASSES and len(values) >= FEWEST_PER_CLASS * distinct
+    if whole and not wants_amounts and (few or (wants_classes and distinct <= len(values) / 10)):
+        return "multiclass", f"{distinct} different whole numbers in {len(values)} rows"
+    if whole and values.min() in (0.0, 1.0):
+        return "count", f"whole numbers from {values.min():.0f} to {values.max():.0f}"
+    return "continuous", f"{distinct} different numbers from {values.min():g} to {values.max():g}"
+
+
+def _given(target: pd.Series, kind: str) -> tuple[Kind, str]:
+    kinds = get_args(Kind)
+    if kind not in kinds:
+        raise DataError(f"task must be one of {', '.join(kinds)}, got {kind!r}")
+    if kind in AMOUNTS and not pd.api.types.is_numeric_dtype(target):
+        raise DataError(f"target must be numeric for the task {kind}, got {target.iloc[0]!r}")
+    if kind == "binary" and target.nunique() != 2:
+        raise DataError(f"target must have 2 values for the task binary, got {target.nunique()}")
+    return kind, "as requested"
+
+
+def _class_name(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _missing(table: Table) -> list[Finding]:
+    notes = [Finding("column_left_out", 1, note) for note in table.notes]
+    gaps = int(table.features.isna().to_numpy().sum())
+    if not gaps:
+        return notes
+    share = gaps / table.features.size
+    sentence = (
+        f"{gaps} feature values ({share:.1%}) are missing; the median of the training rows "
+        "replaces them."
+    )
+    return [*notes, Finding("missing_values", gaps, sentence)]
+
+
+def _losses(kind: Kind, **claims: Any) -> tuple[str, ...]:
+    """Names of the losses for this kind of target whose cards make all the claims."""
+    return tuple(
+        name
+        for name, card in cards().items()
+        if set(card.tasks) & set(TASKS[kind])
+        and card.tensors == ("input", "target")
+        and all(getattr(card, claim) == value for claim, value in claims.items())
+    )
+
+
+def _amount_findings(y: NDArray[Any], kind: Kind) -> list[Finding]:
+    found: list[Finding] = []
+    zeros = float((y == 0).mean())
+    if zeros > 0.1 and y.min() >= 0:
+        sentence = f"{zeros:.0%} of the targets are 0 and none is below."
+        found.append(Finding("zeros", zeros, sentence, _losses(kind, link="log")))
+    skew = float(stats.skew(y))
+    sentence = f"The skew of the target is {skew:.2f}"
+    if skew > 1 and y.min() >= 0:
+        sentence += ": a long upper tail of amounts that are never negative."
+        found.append(Finding("skew", skew, sentence, _losses(kind, link="log")))
+    else:
+        sentence += ": no pronounced tail." if abs(skew) <= 1 else ": a long tail."
+        found.append(Finding("skew", skew, sentence))
+    low, high = np.quantile(y, [0.25, 0.75])
+    reach = 1.5 * (high - low)
+    outside = float(((y < low - reach) | (y > high + reach)).mean())
+    sentence = f"{outside:.1%} of the targets lie outside 1.5 interquartile ranges"
+    if outside > 0.02:
+        found.append(
+            Finding(
+                "outliers",
+                outside,
+                f"{sentence}: few rows can pull hard on a squared error.",
+                _losses(kind, robust=True),
+                _losses(kind, robust=False, link="identity", elicits="mean"),
+            )
+        )
+    else:
+        found.append(Finding("outliers", outside, f"{sentence}: hardly any outliers."))
+    if kind == "count":
+        found.append(_dispersion(y, kind))
+    return found
+
+
+def _dispersion(y: NDArray[Any], kind: Kind) -> Finding:
+    ratio = float(y.var(ddof=1) / y.mean())
+    sentence = f"The variance of the counts is {ratio:.1f} times their mean"
+    if ratio > 1.5:
+        sentence += " before any feature is used: more spread than a Poisson count has."
+    else:
+        sentence += ", as for a Poisson count."
+    return Finding("dispersion", ratio, sentence, _losses(kind, link="log"))
+
+
+def _spread_findings(table: Table, y: NDArray[Any]) -> list[Finding]:
+    """Breusch-Pagan test in Koenker's studentised form, on the numeric features.
+
+    Sources: Breusch and Pagan 1979, doi:10.2307/1911963; Koenker 1981, A note on studentizing a
+    test for heteroscedasticity, Journal of Econometrics, 107-112.
+    """
+    numeric = table.features[table.numeric]
+    numeric = numeric.fillna(numeric.median())
+    rows, columns = numeric.shape
+    if columns == 0 or rows < 2 * (columns + 1):
+        return []
+    spread = numeric.std().replace(0.0, 1.0)
+    design = np.column_stack([np.ones(rows), ((numeric - numeric.mean()) / spread).to_numpy()])
+    squares = _residuals(design, y) ** 2
+    total = float(((squares - squares.mean()) ** 2).sum())
+    freedom = int(np.linalg.matrix_rank(design)) - 1
+    if total == 0 or freedom == 0:
+        return []
+    explained = max(0.0, 1 - float((_residuals(design, squares) ** 2).sum()) / total)
+    p = float(stats.chi2.sf(rows * explained, freedom))
+    if p < 0.01:
+        sentence = (
+            f"The spread of the residuals changes with the features (Breusch-Pagan p = {p:.1e}): "
+            "one line through the mean does not describe low and high targets alike."
+        )
+        favoured = tuple(
+            name for name, card in cards().items() if (card.elicits or "").startswith("quantile")
+        )
+        return [Finding("uneven_spread", p, sentence, favoured)]
+    sentence = f"The spread of the residuals is even (Breusch-Pagan p = {p:.2f})."
+    return [Finding("uneven_spread", p, sentence)]
+
+
+def _residuals(design: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    return y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+
+
+def _class_findings(y: NDArray[Any], classes: tuple[str, ...]) -> list[Finding]:
+    counts = np.bincount(y, minlength=len(classes))
+    shown = ", ".join(f"{name}: {count}" for name, count in zip(classes, counts, strict=True))
+    if len(classes) > 12:
+        shown = f"from {counts.min()} to {counts.max()} rows"
+    ratio = float(counts.max() / counts.min())
+    found = [Finding("classes", len(classes), f"{len(classes)} classes ({shown}).")]
+    if ratio >= 3:
+        sentence = (
+            f"The largest class is {ratio:.1f} times the smallest. Rare classes cost little in "
+            "log loss and accuracy; if they matter, judge by balanced_accuracy or f1."
+        )
+    else:
+        sentence = f"The largest class is {ratio:.1f} times the smallest: balanced enough."
+    return [*found, Finding("imbalance", ratio, sentence)]

@@ -1,0 +1,5 @@
+"""What is wrong with the user's data or request: one clear line, exit code 2 on the command line."""
+
+
+class DataError(ValueError):
+    """The data, or what was asked of them, cannot be used; the message says what and where."""

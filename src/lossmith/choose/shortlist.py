@@ -1,0 +1,295 @@
+"""Which losses can serve the data: candidates and refusals, each with its reason from the card."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lossmith.choose.diagnosis import TASKS, Diagnosis
+from lossmith.choose.errors import DataError
+from lossmith.choose.metric import AMOUNTS, Metric
+from lossmith.core.card import Card
+from lossmith.core.catalogue import card as find_card
+from lossmith.core.catalogue import cards
+from lossmith.core.domain import ClassIndex, Domain, Interval, Labels, Simplex
+
+# How the loss sees the target: amounts standardised or as they are; classes as index, 0/1 or -1/1.
+Coding = Literal["standard", "raw", "index", "zero_one", "sign"]
+BASELINES = {
+    "continuous": "mse_loss",
+    "count": "mse_loss",
+    "binary": "binary_cross_entropy_with_logits",
+    "multiclass": "cross_entropy",
+}
+MOST_CANDIDATES = 8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A loss that enters the tournament.
+
+    Attributes:
+        name: Name in the catalogue.
+        function: ``function(input, target, **options) -> scalar``.
+        options: Options other than the defaults.
+        coding: How the loss sees the target.
+        link: How the raw output becomes a prediction, as the card says.
+        width: Number of outputs of the network; 0 means one output without a class dimension.
+        reasons: Why it was entered.
+        agrees: Whether what the loss elicits is what the metric asks for.
+        unit_free: Whether rescaling the residuals leaves the direction of the gradient alone.
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    options: Mapping[str, Any]
+    coding: Coding
+    link: str
+    width: int
+    reasons: tuple[str, ...] = ()
+    agrees: bool = False
+    unit_free: bool = True
+
+    @property
+    def label(self) -> str:
+        """Name with the options that differ from the defaults."""
+        inside = ", ".join(f"{key}={value:g}" for key, value in self.options.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+    def code(self, target: NDArray[Any]) -> Tensor:
+        """The target column in this loss's coding, before any standardising."""
+        if self.coding in ("standard", "raw"):
+            return torch.as_tensor(target, dtype=torch.float32)
+        index = torch.as_tensor(target, dtype=torch.int64)
+        if self.coding == "index":
+            return index
+        flags = index if self.width == 0 else torch.nn.functional.one_hot(index, self.width)
+        coded = flags.to(torch.float32)
+        return 2 * coded - 1 if self.coding == "sign" else coded
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A loss that does not enter, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Candidates (the baseline first) and refusals."""
+
+    candidates: tuple[Candidate, ...]
+    refusals: tuple[Refusal, ...]
+
+
+class _Unfit(Exception):
+    """Why a card cannot serve."""
+
+
+def shortlist(
+    diagnosis: Diagnosis, metric: Metric, losses: str | Sequence[str] = "auto"
+) -> Shortlist:
+    """Choose the losses that enter the tournament.
+
+    Args:
+        diagnosis: The data.
+        metric: What they are judged by.
+        losses: ``"auto"`` or names and aliases of the catalogue. The baseline is always added.
+
+    Raises:
+        DataError: If a name is unknown, or no requested loss fits the data.
+    """
+    baseline = BASELINES[diagnosis.kind]
+    if losses == "auto":
+        tasks = set(TASKS[diagnosis.kind])
+        names = [name for name, one in cards().items() if tasks & set(one.tasks)]
+    else:
+        wanted = losses.split(",") if isinstance(losses, str) else losses
+        names = [_known(name.strip()).name for name in wanted]
+    fit: list[Candidate] = []
+    refusals: list[Refusal] = []
+    for name in dict.fromkeys([baseline, *names]):
+        try:
+            candidate = _candidate(_known(name), diagnosis, metric)
+            twin = _twin(candidate, fit, diagnosis)
+            if twin is not None:
+                raise _Unfit(f"its gradient is that of {twin.label} up to a constant factor")
+            fit.append(candidate)
+        except _Unfit as reason:
+            refusals.append(Refusal(name, str(reason)))
+    if not fit or fit[0].name != baseline:
+        reason = next(refusal.reason for refusal in refusals if refusal.name == baseline)
+        raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
+    if len(fit) == 1 and refusals:
+        said = "; ".join(f"{refusal.name} refused: {refusal.reason}" for refusal in refusals)
+        raise DataError(f"losses must name a loss that fits the data, got none ({said})")
+    if losses == "auto":
+        fit, left = _pick(fit, diagnosis)
+        refusals += left
+    return Shortlist(tuple(fit), tuple(refusals))
+
+
+def _known(name: str) -> Card:
+    try:
+        return find_card(name)
+    except ValueError as error:
+        raise DataError(str(error)) from None
+
+
+def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
+    if not set(card.tasks) & set(TASKS[diagnosis.kind]):
+        raise _Unfit(f"it is for {' and '.join(card.tasks)}, the target is {diagnosis.kind}")
+    if card.tensors != ("input", "target"):
+        raise _Unfit(f"it takes {', '.join(card.tensors)}, not one output and one target")
+    if not card.differentiable:
+        raise _Unfit("its gradient is 0 almost everywhere")
+    assert card.function is not None
+    for key, parameter in inspect.signature(card.function).parameters.items():
+        if key not in card.tensors and parameter.default is inspect.Parameter.empty:
+            raise _Unfit(f"its option {key} has no default")
+    coding, width = _coding(card, diagnosis)
+    if diagnosis.kind in AMOUNTS and card.link not in ("identity", "log", "logit"):
+        raise _Unfit("its card names no way from the output to a prediction")
+    probabilities = (width == 0 and card.link == "logit") or card.link == "softmax"
+    scores_rows = metric.needs == "score" and len(diagnosis.classes) > 2
+    if (metric.needs == "probability" or scores_rows) and not probabilities:
+        raise _Unfit(f"{metric.name} needs probabilities and this loss gives scores only")
+    options: dict[str, Any] = {}
+    if metric.quantile is not None and "quantile" in card.options:
+        options["quantile"] = metric.quantile
+    agrees = (card.elicits or "").split(" ")[0] in metric.asks_for
+    candidate = Candidate(
+        name=card.name,
+        function=card.function,
+        options=options,
+        coding=coding,
+        link=card.link,
+        width=width,
+        reasons=_reasons(card, diagnosis, metric, agrees),
+        agrees=agrees,
+    )
+    direction, scaled = (_direction(candidate, diagnosis, unit) for unit in (1.0, 0.5))
+    unit_free = coding != "standard" or torch.allclose(direction, scaled, atol=1e-6)
+    return replace(candidate, unit_free=unit_free)
+
+
+def _coding(card: Card, diagnosis: Diagnosis) -> tuple[Coding, int]:
+    """How the loss sees the target, and the number of outputs it wants."""
+    signature = card.signatures[0]
+    source, target = signature.tensors["input"], signature.tensors["target"]
+    if not _unbounded(source):
+        raise _Unfit(f"its input must {source.rule}, which a network's raw output does not")
+    if diagnosis.kind in AMOUNTS:
+        if source.dims != target.dims or len(source.dims) != 1 or not isinstance(target, Interval):
+            raise _Unfit("it does not take one number as output and one as target")
+        if _unbounded(target) and card.link == "identity":
+            return "standard", 0
+        for value in (float(diagnosis.target.min()), float(diagnosis.target.max())):
+            if not target.contains(value):
+                raise _Unfit(f"target must {target.rule}, got {value:g}")
+        return "raw", 0
+    classes = len(diagnosis.classes)
+    if isinstance(target, ClassIndex):
+        return "index", classes
+    if isinstance(target, Simplex):
+        return "zero_one", classes
+    width = 0 if classes == 2 else classes
+    if isinstance(target, Labels):
+        return ("sign" if min(target.values) < 0 else "zero_one"), width
+    if isinstance(target, Interval) and target.contains(0.0) and target.contains(1.0):
+        return "zero_one", width
+    raise _Unfit(f"target must {target.rule}, and classes do not")
+
+
+def _unbounded(domain: Domain) -> bool:
+    if not isinstance(domain, Interval):
+        return False
+    return domain.low == -np.inf and domain.high == np.inf
+
+
+def _reasons(card: Card, diagnosis: Diagnosis, metric: Metric, agrees: bool) -> tuple[str, ...]:
+    reasons: list[str] = []
+    if card.name == BASELINES[diagnosis.kind]:
+        reasons.append("the baseline")
+    if agrees:
+        reasons.append(f"elicits the {card.elicits}, which {metric.name} asks for")
+    elif card.elicits and metric.asks_for:
+        reasons.append(f"elicits: {card.elicits}; {metric.name} asks for: {metric.asks_for[0]}")
+    reasons += [
+        f"the data speak for it ({finding.code})"
+        for finding in diagnosis.findings
+        if card.name in finding.speaks_for
+    ]
+    reasons += [
+        f"the data speak against it ({finding.code})"
+        for finding in diagnosis.findings
+        if card.name in finding.speaks_against
+    ]
+    return (*reasons, f"use when: {card.use_when}")
+
+
+def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) -> Tensor:
+    """Unit vector along the gradient on a fixed probe; ``unit`` measures the residuals.
+
+    Raises:
+        _Unfit: If the loss fails on targets of this kind.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(diagnosis.rows, (64,), generator=generator)
+    target = candidate.code(diagnosis.target[rows.numpy()])
+    if target.is_floating_point():
+        target = target.double()
+    if candidate.coding == "standard":
+        target = (target - target.mean()) / target.std().clamp(min=1e-6) / unit
+    shape = (64,) if candidate.width == 0 else (64, candidate.width)
+    output = torch.randn(shape, generator=generator, dtype=torch.float64) / unit
+    output.requires_grad_()
+    try:
+        value = candidate.function(output, target, **candidate.options)
+        (gradient,) = torch.autograd.grad(value, output)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise _Unfit(f"it fails on this target: {error}") from None
+    if not gradient.isfinite().all():
+        raise _Unfit("its gradient on this target is not finite")
+    return gradient.flatten() / gradient.norm().clamp(min=1e-30)
+
+
+def _twin(candidate: Candidate, others: list[Candidate], diagnosis: Diagnosis) -> Candidate | None:
+    """A candidate with the same gradient up to a factor, which AdamW takes out."""
+    mine = _direction(candidate, diagnosis)
+    for other in others:
+        if (other.coding, other.width, other.link) == (
+            candidate.coding,
+            candidate.width,
+            candidate.link,
+        ) and torch.allclose(mine, _direction(other, diagnosis), atol=1e-6):
+            return other
+    return None
+
+
+def _pick(fit: list[Candidate], diagnosis: Diagnosis) -> tuple[list[Candidate], list[Refusal]]:
+    """The baseline and the most promising others, different in what they elicit."""
+    baseline, *others = fit
+    picked = [baseline]
+    while others and len(picked) < MOST_CANDIDATES:
+        best = max(others, key=lambda one: _promise(one, picked, diagnosis))
+        others.remove(best)
+        picked.append(best)
+    reason = f"not among the first {MOST_CANDIDATES} for these data; name it to enter it"
+    return picked, [Refusal(one.label, reason) for one in others]
+
+
+def _promise(candidate: Candidate, picked: list[Candidate], diagnosis: Diagnosis) -> float:
+    """Points: 3 for agreeing with the metric, 2 for each finding, minus 1 for each look-alike."""
+    card = find_card(candidate.name)
+    speaks = sum(candidate.name in finding.speaks_for for finding in diagnosis.findings)
+    against = sum(candidate.name in finding.speaks_against for finding in diagnosis.findings)
+    alike = sum(find_card(one.name).elicits == card.elicits for one in picked)
+    return 3 * candidate.agrees + 2 * (speaks - against) - alike + (diagnosis.kind in card.tasks)

@@ -1,0 +1,109 @@
+"""Cross-entropy from logits: class indices or probabilities as targets."""
+
+from torch import Tensor
+
+from lossmith.core.card import Card, Signature
+from lossmith.core.domain import CLASS, NONNEGATIVE, PROBABILITIES, REAL, UNIT, Vector, Whole
+from lossmith.core.loss import loss
+from lossmith.core.module import Loss
+from lossmith.core.numerics import accurate_log_softmax, class_nll, times
+from lossmith.core.reduction import Reduction, Terms
+
+
+@loss(
+    Card(
+        task=("multiclass", "segmentation"),
+        coupling="row",
+        formula=r"-\sum_c q_c \log \operatorname{softmax}(x)_c",
+        signatures=(
+            Signature(input=REAL("N C *"), target=CLASS("N *"), out="N *"),
+            Signature(input=REAL("N C *"), target=PROBABILITIES("N C *"), out="N *"),
+            Signature(input=REAL("C"), target=CLASS(""), out=""),
+            Signature(input=REAL("C"), target=PROBABILITIES("C"), out=""),
+        ),
+        options={
+            "weight": Vector(within=NONNEGATIVE),
+            "ignore_index": Whole(),
+            "label_smoothing": UNIT,
+        },
+        variants=({"label_smoothing": 0.1},),
+        convex=True,
+        gradient_bound=1.0,
+        same_as="torch.nn.functional.cross_entropy",
+        elicits="distribution",
+        link="softmax",
+        aliases=("ce", "softmax_loss", "categorical_cross_entropy"),
+        use_when="one class of several, and the probabilities matter",
+        avoid_when="many labels are wrong: the pull of a wrong label is not bounded away",
+        source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
+    )
+)
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor | Terms:
+    """Negative log-probability of the target class, from logits.
+
+    Its gradient in the logits is softmax minus target. Probabilities as ``input`` would be
+    squashed by a second softmax: pass logits.
+
+    Args:
+        input: Logits, ``(N, C, *)`` or ``(C)``, floating point, any real value.
+        target: Class indices in [0, C-1], ``(N, *)`` or ``()``, integers; or probabilities in
+            [0, 1] with the shape of ``input``, floating point.
+        weight: Factor of each class, ``(C)``, ``>= 0``. The mean over class indices divides by the
+            sum of the factors of the targets, as torch does.
+        ignore_index: Targets with this value are absent; any integer, inside or outside [0, C-1].
+        label_smoothing: Share of each target that is spread evenly over the classes, in [0, 1].
+        sample_weight: Weight of each sample, ``(N, *)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N, *)`` for ``reduction="none"``; dtype of ``input``.
+
+    Raises:
+        ValueError: If shapes do not fit, a class is outside [0, C-1], a probability is outside
+            [0, 1], or an option is out of range.
+        TypeError: If ``input`` is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 5.0]])
+        >>> lm.cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
+        tensor([0.2395, 5.0134])
+    """
+    dim = 1 if input.ndim > 1 else 0
+    classes = input.shape[dim]
+    factors = None if weight is None else weight.to(input).view(-1, *[1] * (input.ndim - dim - 1))
+    if target.is_floating_point():
+        if label_smoothing:
+            target = target * (1 - label_smoothing) + label_smoothing / classes
+        if factors is not None:
+            target = target * factors
+        return -times(target, accurate_log_softmax(input, dim=dim)).sum(dim)
+
+    value = class_nll(input, target, dim=dim)
+    own = None if weight is None else weight.to(input)[target]
+    if own is not None:
+        value = times(own, value)
+    if label_smoothing:
+        spread = -accurate_log_softmax(input, dim=dim)
+        if factors is not None:
+            spread = times(factors, spread)
+        value = (1 - label_smoothing) * value + label_smoothing / classes * spread.sum(dim)
+    return Terms(value, normaliser=own)
+
+
+class CrossEntropyLoss(Loss):
+    """Module form of :func:`cross_entropy`; ``weight`` is a buffer."""
+
+    weight: Tensor | None = None
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    function = staticmethod(cross_entropy)

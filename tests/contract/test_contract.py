@@ -1,0 +1,51 @@
+"""Every law on every registered loss; nothing here is written per loss."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lossmith.contract.api import pairs
+from lossmith.contract.cases import Case
+from lossmith.contract.registry import Check
+from lossmith.core.card import Card
+from lossmith.core.catalogue import cards
+
+ORACLES = Path(__file__).parents[1] / "oracles"
+
+
+def oracle(card: Card) -> Callable[..., Any] | None:
+    """The independent truth of a loss that is not of the element kind."""
+    path = ORACLES / f"{card.name}.py"
+    if not path.exists():
+        return None
+    spec = importlib.util.spec_from_file_location(f"oracle_{card.name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, card.name)
+
+
+def everything() -> list[Any]:
+    own = [c for c in cards().values() if c.function.__module__.startswith("lossmith.losses.")]
+    return [
+        pytest.param(
+            law, case, id=f"{law.name}-{case}", marks=[pytest.mark.slow] if law.slow else []
+        )
+        for card in own
+        for law, case in pairs(card, oracle(card), slow=True)
+    ]
+
+
+@pytest.mark.parametrize(("law", "case"), everything())
+def test_law(law: Check, case: Case) -> None:
+    law.run(case)
+
+
+@pytest.mark.parametrize("name", sorted(cards()))
+def test_every_structured_loss_has_an_oracle(name: str) -> None:
+    card = cards()[name]
+    assert card.coupling == "element" or oracle(card) is not None
