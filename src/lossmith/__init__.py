@@ -8,10 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lossmith import choose as choose
+    from lossmith import cli as cli
     from lossmith import contract as contract
     from lossmith import core as core
+    from lossmith import engine as engine
     from lossmith import losses as losses
     from lossmith import targets as targets
+    from lossmith import teach as teach
     from lossmith.core.card import Card, Point, Signature
     from lossmith.core.catalogue import card, cards, find
     from lossmith.core.checks import debug
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.losses.classification.cross_entropy import CrossEntropyLoss, cross_entropy
     from lossmith.losses.elementwise.huber import HuberLoss, huber_loss
+    from lossmith.teach.explain import explain
+    from lossmith.teach.inspect import inspect
 
 __version__ = "0.1.0"
 
@@ -35,8 +41,10 @@ __all__ = [
     "cards",
     "cross_entropy",
     "debug",
+    "explain",
     "find",
     "huber_loss",
+    "inspect",
     "log_softmax",
     "loss",
     "softmax",
@@ -54,17 +62,23 @@ _HOME = {
     "cards": "lossmith.core.catalogue",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "debug": "lossmith.core.checks",
+    "explain": "lossmith.teach.explain",
     "find": "lossmith.core.catalogue",
     "huber_loss": "lossmith.losses.elementwise.huber",
+    "inspect": "lossmith.teach.inspect",
     "log_softmax": "lossmith.core.numerics",
     "loss": "lossmith.core.loss",
     "softmax": "lossmith.core.numerics",
 }
 _MODULES = {
+    "choose",
+    "cli",
     "contract",
     "core",
+    "engine",
     "losses",
     "targets",
+    "teach",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

@@ -30,6 +30,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.core.loss": ("loss",),
     "lossmith.core.module": ("Loss", "Sum"),
     "lossmith.core.numerics": ("log_softmax", "softmax"),
+    "lossmith.teach.explain": ("explain",),
+    "lossmith.teach.inspect": ("inspect",),
 }
 
 HEAD = '''"""lossmith: the loss-function layer for PyTorch.
