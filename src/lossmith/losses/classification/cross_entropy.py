@@ -4,10 +4,27 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Signature
 from lossmith.core.domain import CLASS, NONNEGATIVE, PROBABILITIES, REAL, UNIT, Vector, Whole
-from lossmith.core.loss import loss
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_nll, times
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.engine.eligible import eager
+from lossmith.engine.row import one_pass_class_nll
+
+
+def _one_pass(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor | None:
+    indices = not target.is_floating_point() and input.ndim > 1
+    if not indices or weight is not None or label_smoothing or not eager(input):
+        return None
+    value = one_pass_class_nll(input, target, mean=reduction == NATIVE_REDUCTION["mean"])
+    return value.sum() if reduction == NATIVE_REDUCTION["sum"] else value
 
 
 @loss(
@@ -36,7 +53,8 @@ from lossmith.core.reduction import Reduction, Terms
         use_when="one class of several, and the probabilities matter",
         avoid_when="many labels are wrong: the pull of a wrong label is not bounded away",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
-    )
+    ),
+    native=_one_pass,
 )
 def cross_entropy(
     input: Tensor,

@@ -1,0 +1,88 @@
+"""Forward plus backward of each of torch's losses, lossmith against torch, at three sizes.
+
+Run: ``python benchmarks/torch_losses.py [--seconds 1.0] [NAME ...]``. float32, mean reduction,
+value checks included, all differentiable arguments of a training step (the first) get a gradient.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+from harness import interleaved, ratio, write
+
+from lossmith.contract.cases import Case, cases
+from lossmith.contract.values import resolve
+from lossmith.core.catalogue import cards
+
+SIZES = (64, 4096, 1 << 20)
+
+
+def dimensions(size: int) -> dict[str, int]:
+    """Named dimensions that multiply to ``size``: 64 = 8 x 8, 4 Ki = 64 x 64, 1 Mi = 1024 x 1024."""
+    side = round(size**0.5)
+    return {"N": side, "C": side, "D": side, "T": min(side, 64), "S": min(side // 4, 12)}
+
+
+def arguments(case: Case, size: int) -> tuple[torch.Tensor, ...]:
+    """Float32 samples of about ``size`` elements in the first argument."""
+    dims = dimensions(size)
+    # the further dimensions are those of an element loss's second side; others have none
+    star = (dims["N"],) if case.way.out[:1] == ("*",) else ()
+    return case.sample(0, torch.float32, star=star, **dims)
+
+
+def step(function: Callable[..., Any], tensors: tuple[torch.Tensor, ...]) -> Callable[[], None]:
+    """One forward and backward pass."""
+    leaf = tensors[0].clone().requires_grad_()
+    rest = tensors[1:]
+
+    def run() -> None:
+        leaf.grad = None
+        function(leaf, *rest).backward()
+
+    return run
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per loss and size")
+    options = parser.parse_args()
+    table = Table("loss", "elements", "ms", "torch ms", "ratio", "quartiles", "ratio of best")
+    rows: list[dict[str, Any]] = []
+    twins = [c for c in cards().values() if (c.same_as or "").startswith("torch.nn.functional.")]
+    chosen = [c for c in twins if not options.names or c.name in options.names]
+    for card in track(chosen, description="measuring", console=Console(stderr=True)):
+        case = next(cases(card))
+        assert card.function is not None
+        twin = resolve(card.same_as or "")
+        for size in SIZES:
+            tensors = arguments(case, size)
+            calls = {"ours": step(card.function, tensors), "torch": step(twin, tensors)}
+            found = ratio(interleaved(calls, seconds=options.seconds), "ours", "torch")
+            rows.append({"loss": card.name, "elements": tensors[0].numel(), **found})
+            table.add_row(
+                card.name,
+                str(tensors[0].numel()),
+                f"{found['ms']:.4f}",
+                f"{found['peer_ms']:.4f}",
+                f"{found['ratio']:.2f}",
+                f"{found['ratio_low']:.2f} - {found['ratio_high']:.2f}",
+                f"{found['ratio_of_best']:.2f}",
+            )
+    Console(width=100).print(table)
+    if not options.names:
+        print(write("torch_losses", rows))
+
+
+if __name__ == "__main__":
+    main()
