@@ -29,7 +29,8 @@ class Comparison:
         same: Posterior probability that the difference lies inside the ROPE.
         worse: Posterior probability of a disadvantage beyond the ROPE.
         won: Share of the cells in which the candidate scores better.
-        detectable: Smallest difference that this design finds with 80 % power.
+        detectable: Smallest difference that this design finds with 80 % power, at the level of
+            the hardest step of Holm's adjustment.
     """
 
     difference: float
@@ -43,13 +44,14 @@ class Comparison:
     detectable: float
 
 
-def compare(advantage: Floats, rho: float, rope: float) -> Comparison:
+def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Comparison:
     """Corrected t-test and Bayesian correlated t-test of paired differences.
 
     Args:
         advantage: Score advantage of the candidate in each cell, ``(J,)``, at least 2 cells.
         rho: Test rows divided by training rows of a cell, ``1/(k-1)`` for k folds.
         rope: Half-width of the region of practical equivalence, ``>= 0``, unit of the metric.
+        tests: Number of comparisons made together; the detectable difference allows for them.
 
     Returns:
         The comparison. Sources: Nadeau and Bengio 2003, Inference for the Generalization Error,
@@ -91,7 +93,7 @@ def compare(advantage: Floats, rho: float, rope: float) -> Comparison:
         same=max(0.0, 1 - better - worse),
         worse=worse,
         won=won,
-        detectable=detectable_effect(cells, rho) * spread,
+        detectable=detectable_effect(cells, rho, alpha=0.05 / tests) * spread,
     )
 
 

@@ -32,7 +32,7 @@ class Settings:
 
     epochs: int = 100
     hidden: int = 32
-    rate: float = 0.01
+    rate: float = 0.003
     decay: float = 0.01
     looks: int = 40
     patience: int = 10

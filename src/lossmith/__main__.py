@@ -1,0 +1,5 @@
+"""``python -m lossmith``."""
+
+from lossmith.cli import main
+
+main()

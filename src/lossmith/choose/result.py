@@ -1,0 +1,140 @@
+"""The outcome of :func:`lossmith.choose.choose`, as plain data."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from lossmith.choose.data import Table
+from lossmith.choose.diagnosis import Diagnosis
+from lossmith.choose.folds import Plan
+from lossmith.choose.metric import Metric
+from lossmith.choose.shortlist import Shortlist
+from lossmith.choose.tournament import Tournament
+from lossmith.choose.training import Settings
+from lossmith.choose.verdict import Standing, Verdict
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Everything that was seen and concluded.
+
+    Attributes:
+        data: The table.
+        diagnosis: What the data say.
+        metric: What the losses were judged by.
+        metric_reason: Why this metric.
+        shortlist: Candidates and refusals.
+        plan: The cells.
+        settings: How every loss was trained.
+        seed: The seed.
+        tournament: The results.
+        outcome: What may be concluded.
+        command: The command that repeats the run.
+        versions: Versions of Python and of the packages that the numbers depend on.
+    """
+
+    data: Table
+    diagnosis: Diagnosis
+    metric: Metric
+    metric_reason: str
+    shortlist: Shortlist
+    plan: Plan
+    settings: Settings
+    seed: int
+    tournament: Tournament
+    outcome: Verdict
+    command: str
+    versions: dict[str, str]
+
+    @property
+    def verdict(self) -> str:
+        """What may be concluded, in words."""
+        return self.outcome.sentence
+
+    @property
+    def winner(self) -> str | None:
+        """The loss that is shown to be better; None if none is."""
+        return self.outcome.winner
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each candidate, best mean score first; differences favour the candidate."""
+        return pd.DataFrame([_row(one, self.metric.name) for one in self.outcome.standings])
+
+    @property
+    def constant(self) -> float:
+        """Mean score of the best constant prediction."""
+        return float(self.tournament.constant.mean())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON; numbers that do not exist are None."""
+        cells = {
+            result.candidate.label: None if result.scores is None else result.scores.tolist()
+            for result in self.tournament.results
+        }
+        return _finite(
+            {
+                "data": self.data.name,
+                "target": self.data.target_name,
+                "rows": self.diagnosis.rows,
+                "columns": self.diagnosis.columns,
+                "kind": self.diagnosis.kind,
+                "metric": self.metric.name,
+                "metric_reason": self.metric_reason,
+                "direction": self.metric.direction,
+                "verdict": self.outcome.word,
+                "sentence": self.verdict,
+                "winner": self.winner,
+                "baseline": self.outcome.baseline,
+                "rope": self.outcome.rope,
+                "constant": self.constant,
+                "table": self.table.to_dict(orient="records"),
+                "sentences": {one.label: one.sentence for one in self.outcome.standings},
+                "guards": {
+                    one.label: {guard.name: guard.value for guard in one.guards}
+                    for one in self.outcome.standings
+                },
+                "findings": self.diagnosis.table.to_dict(orient="records"),
+                "refusals": {one.name: one.reason for one in self.shortlist.refusals},
+                "folds": f"{self.plan.folds}x{self.plan.repeats}",
+                "folds_note": self.plan.note,
+                "settings": vars(self.settings),
+                "seed": self.seed,
+                "scores": cells,
+                "command": self.command,
+                "versions": self.versions,
+            }
+        )
+
+
+def _row(one: Standing, metric: str) -> dict[str, Any]:
+    comparison = one.comparison
+    guards = {guard.name: guard.value for guard in one.guards}
+    return {
+        "loss": one.label,
+        metric: one.score,
+        "difference": comparison.difference if comparison else math.nan,
+        "low": comparison.low if comparison else math.nan,
+        "high": comparison.high if comparison else math.nan,
+        "p": one.p if comparison else math.nan,
+        "better": comparison.better if comparison else math.nan,
+        "same": comparison.same if comparison else math.nan,
+        "worse": comparison.worse if comparison else math.nan,
+        "won": comparison.won if comparison else math.nan,
+        "beats_constant": one.beats_constant,
+        "mean_ratio": guards.get("mean ratio", math.nan),
+        "verdict": one.word,
+    }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,50 @@
+"""The command line: a thin layer over the packages that do the work.
+
+stdout is the result, stderr is progress and complaints. Exit codes: 0 done, 1 failed, 2 wrong usage
+or unusable data. Subcommands are imported when they are called, so ``lossmith --help`` needs neither
+torch nor pandas.
+"""
+
+import importlib
+
+import click
+
+# name -> (module that holds a command of that name, one line for the help)
+COMMANDS = {
+    "choose": ("lossmith.cli.choose", "Let losses compete on your data; verdict and page."),
+    "diagnose": ("lossmith.cli.diagnose", "Say what the data tell about the choice of a loss."),
+    "explain": ("lossmith.cli.explain", "Work out one loss step by step, with your numbers."),
+    "list": ("lossmith.cli.list", "List the losses of the catalogue."),
+    "plot": ("lossmith.cli.plot", "Draw losses and their gradients."),
+    "show": ("lossmith.cli.show", "Show the card of one loss."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are looked up by name and imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(COMMANDS[cmd_name][0])
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands from the table, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in sorted(COMMANDS)])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lossmith")
+def main() -> None:
+    """The loss-function layer for PyTorch.
+
+    Start with: lossmith choose diabetes --metric mae --html report.html
+    """

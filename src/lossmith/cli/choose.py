@@ -1,0 +1,142 @@
+"""``lossmith choose``: the tournament, its verdict in the terminal and on one page."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lossmith.cli.options import DATA, JSON, TARGET, TASK, complaints
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lossmith.choose import Choice
+
+
+@click.command()
+@DATA
+@TARGET
+@TASK
+@click.option("--metric", metavar="M", help="mae, rmse, pinball:0.9, accuracy, log_loss ...")
+@click.option("--losses", default="auto", show_default=True, metavar="A,B", help="Names to enter.")
+@click.option("--folds", metavar="KxR", help="Folds x repeats; 10x3, less for many rows.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Most epochs of each training.")
+@click.option("--model", type=click.Choice(["mlp", "linear"]), default="mlp", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT",
+    help="Write one offline page.",
+)
+@JSON
+def choose(
+    data: str,
+    target: str | None,
+    task: str | None,
+    metric: str | None,
+    losses: str,
+    folds: str | None,
+    epochs: int | None,
+    model: str,
+    seed: int,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Let the losses that fit DATA compete on it.
+
+    DATA is a CSV or Parquet file, or a bundled set: diabetes, digits, breast_cancer, wine, iris,
+    linnerud; with statsmodels also engel, randhie, fair, stackloss, star98, statecrime.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from lossmith.choose import choose as run
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with complaints(), Progress(*columns, console=Console(stderr=True)) as bars:
+        known: dict[str, int] = {}
+
+        def progress(label: str, share: float) -> None:
+            if label not in known:
+                known[label] = bars.add_task(label, total=1.0)  # pyright: ignore[reportArgumentType]
+            bars.update(known[label], completed=share)  # pyright: ignore[reportArgumentType]
+
+        done = run(
+            data,
+            target,
+            metric=metric,
+            losses=losses,
+            task=task,
+            folds=folds,
+            epochs=epochs,
+            model="linear" if model == "linear" else "mlp",
+            seed=seed,
+            progress=progress,
+        )
+    if html is not None:
+        _write_page(done, html)
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
+    else:
+        _print(done)
+
+
+def _write_page(done: "Choice", path: Path) -> None:
+    from lossmith.report import write
+
+    try:
+        write(done, path)
+    except OSError as error:
+        raise click.ClickException(f"the page cannot be written: {error}") from None
+    click.echo(f"page: {path}", err=True)
+
+
+def _print(done: "Choice") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(f"[bold]{escape(done.verdict)}[/bold]\n")
+    console.print(escape(done.diagnosis.verdict))
+    console.print(
+        f"Metric {escape(done.metric.name)} ({done.metric.direction}), {done.metric_reason}. "
+        f"{done.plan.folds}x{done.plan.repeats} folds, at most {done.settings.epochs} epochs, "
+        f"seed {done.seed}."
+    )
+    if done.plan.note:
+        console.print(f"Reduced: {escape(done.plan.note)}.")
+    console.print(_table(done))
+    console.print(f"Predicting one constant: {done.metric.name} {done.constant:.4g}.")
+    for one in done.outcome.standings:
+        for guard in one.guards:
+            if guard.alarm or one.label in (done.winner, done.outcome.standings[0].label):
+                mark = "Warning, " if guard.alarm else ""
+                console.print(escape(f"{mark}{one.label}: {guard.sentence}"))
+    for refusal in done.shortlist.refusals:
+        console.print(escape(f"{refusal.name} refused: {refusal.reason}"), style="dim")
+
+
+def _table(done: "Choice") -> "Table":
+    from rich.table import Table
+
+    table = Table()
+    for column in ("loss", done.metric.name, "gain over baseline", "95 %", "P better/same/worse"):
+        table.add_column(column, justify="left" if column == "loss" else "right")
+    table.add_column("verdict")
+    for one in done.outcome.standings:
+        if (test := one.comparison) is None:
+            score = "" if one.word == "failed" else f"{one.score:.4g}"
+            word = one.sentence if one.word == "failed" else one.word
+            table.add_row(one.label, score, "", "", "", word)
+            continue
+        table.add_row(
+            one.label,
+            f"{one.score:.4g}",
+            f"{test.difference:+.3g}",
+            f"{test.low:+.3g} .. {test.high:+.3g}",
+            f"{test.better:.2f} / {test.same:.2f} / {test.worse:.2f}",
+            one.word,
+        )
+    return table
