@@ -123,12 +123,11 @@ class Case:
 
 
 def cases(card: Card, oracle: Callable[..., Any] | None = None) -> Iterator[Case]:
-    """Every signature under the default options, and the first under every variant."""
-    for number, way in enumerate(card.signatures):
+    """Every signature under the default options, and the first that fits each variant."""
+    for way in card.ways({}):
         yield Case(card, way, {}, oracle)
-        if number == 0:
-            for variant in card.variants:
-                yield Case(card, way, dict(variant), oracle)
+    for variant in card.variants:
+        yield Case(card, card.ways(variant)[0], dict(variant), oracle)
 
 
 def _short(value: Any) -> str:

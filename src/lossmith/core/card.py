@@ -6,13 +6,14 @@ its signature; none of these is repeated here.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
 
 from lossmith.core.checks import fail, fail_type, said
-from lossmith.core.domain import ClassIndex, Domain
+from lossmith.core.domain import ClassIndex, Domain, Interval
 
 Task = Literal[
     "regression",
@@ -30,6 +31,7 @@ Task = Literal[
 Coupling = Literal["element", "row", "statistics", "pairs", "path"]
 Link = Literal["identity", "log", "logit", "softmax", "none"]
 HALF = frozenset({torch.float16, torch.bfloat16})
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, init=False)
@@ -37,11 +39,14 @@ class Signature:
     """The tensors of one way to call a loss, and the dimensions of its unreduced value.
 
     Dimensions are named: equal names mean equal sizes within a call, ``*`` stands for any further
-    dimensions, a number for itself. A size of its own needs a name of its own.
+    dimensions, a number for itself. A size of its own needs a name of its own. ``when`` names the
+    options under which the signature holds, each with its value or the interval of its values;
+    the first signature of a card holds under the defaults.
     """
 
     tensors: Mapping[str, Domain]
     out: tuple[str, ...]
+    when: Mapping[str, Any]
     label: tuple[str, int, ClassIndex] | None = field(repr=False, compare=False)
     _alike: bool = field(repr=False, compare=False)
     _checked: tuple[tuple[int, Domain], ...] = field(repr=False, compare=False)
@@ -49,8 +54,11 @@ class Signature:
     _kinds: tuple[tuple[bool | None, int, bool], ...] = field(repr=False, compare=False)
     _seen: dict[Any, dict[str, int]] = field(repr=False, compare=False)
 
-    def __init__(self, out: str = "*", **tensors: Domain) -> None:
+    def __init__(
+        self, out: str = "*", when: Mapping[str, Any] | None = None, **tensors: Domain
+    ) -> None:
         object.__setattr__(self, "tensors", tensors)
+        object.__setattr__(self, "when", when or {})
         object.__setattr__(self, "out", tuple(out.split()))
         domains = tuple(tensors.values())
         derived: dict[str, Any] = {
@@ -78,7 +86,24 @@ class Signature:
             return f"({', '.join(dims)})"
 
         sides = ", ".join(f"{name} {shape(domain.dims)}" for name, domain in self.tensors.items())
-        return f"{sides} -> {shape(self.out)}"
+        terms = [f"{name}={_term(value)}" for name, value in self.when.items()]
+        return f"{sides} -> {shape(self.out)}{' with ' if terms else ''}{', '.join(terms)}"
+
+    def holds(self, options: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
+        """Whether the options are among those that the signature is for.
+
+        ``defaults`` is the ``when`` of the signature that holds under the defaults.
+        """
+        for name, wanted in self.when.items():
+            if name not in options:
+                agrees = defaults.get(name) == wanted
+            elif isinstance(wanted, Interval):
+                agrees = wanted.contains(options[name])
+            else:
+                agrees = options[name] == wanted
+            if not agrees:
+                return False
+        return True
 
     def accepts(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether dtypes and numbers of dimensions fit (sizes are left to :meth:`sizes`)."""
@@ -201,9 +226,14 @@ class Signature:
         fail(names[index], rule, said(shapes))
 
 
-def elementwise(**tensors: Domain) -> tuple[Signature, ...]:
+def _term(value: Any) -> str:
+    return value.name if isinstance(value, Interval) else repr(value)
+
+
+def elementwise(when: Mapping[str, Any] | None = None, **tensors: Domain) -> tuple[Signature, ...]:
     """The signature of an element loss: all tensors of one shape."""
-    return (Signature(out="*", **{name: domain("*") for name, domain in tensors.items()}),)
+    shaped = {name: domain("*") for name, domain in tensors.items()}
+    return (Signature(out="*", when=when, **shaped),)
 
 
 @dataclass(frozen=True)
@@ -310,10 +340,19 @@ class Card:
         """Names of the tensor arguments."""
         return tuple(self.signatures[0].tensors)
 
-    def match(self, tensors: tuple[Tensor, ...]) -> Signature:
-        """The signature that fits dtypes and ranks; refuses tensors that fit none."""
+    def ways(self, options: Mapping[str, Any]) -> tuple[Signature, ...]:
+        """The signatures that hold under some options."""
+        defaults = self.signatures[0].when
+        if not defaults:
+            return self.signatures
+        return tuple(way for way in self.signatures if way.holds(options, defaults))
+
+    def match(
+        self, tensors: tuple[Tensor, ...], options: Mapping[str, Any] = NO_OPTIONS
+    ) -> Signature:
+        """The signature that fits options, dtypes and ranks; refuses tensors that fit none."""
         try:
-            for signature in self.signatures:
+            for signature in self.ways(options):
                 if signature.accepts(tensors):
                     return signature
         except AttributeError:  # not a tensor; finding that out beforehand would cost every call

@@ -29,7 +29,10 @@ NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
 
 
 def loss(
-    card: Card, *, native: Callable[..., Tensor | None] | None = None
+    card: Card,
+    *,
+    native: Callable[..., Tensor | None] | None = None,
+    arrange: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
     """Register a function that returns an unreduced loss, and give it everything else.
 
@@ -45,6 +48,9 @@ def loss(
         native: A torch kernel with the same mathematics, tried first on plain eager tensors
             without weights or ignored samples: ``native(*tensors, reduction, **options)`` with
             torch's number for the reduction. It returns None to decline.
+        arrange: Called with the tensors before anything is checked, and returns what is to be
+            used instead: for a loss that takes one of them in several shapes. It must pass on
+            whatever it does not know, so that the checks refuse it.
 
     Returns:
         A decorator.
@@ -64,13 +70,16 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        return _build(card, body, native)
+        return _build(card, body, native, arrange)
 
     return decorate
 
 
 def _build(
-    card: Card, body: Callable[..., Tensor | Terms], native: Callable[..., Tensor | None] | None
+    card: Card,
+    body: Callable[..., Tensor | Terms],
+    native: Callable[..., Tensor | None] | None,
+    arrange: Callable[..., tuple[Any, ...]] | None,
 ) -> Callable[..., Tensor]:
     name = body.__name__
     signature = inspect.signature(body)
@@ -90,13 +99,15 @@ def _build(
     ) -> Tensor:
         if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
-        way = card.match(tensors)
-        sizes = way.sizes(tensors)
         for key, value in options.items():
             rule = rules.get(key)
             if rule is None:
                 raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
             rule.check_option(key, value)
+        if arrange is not None:
+            tensors = arrange(*tensors)
+        way = card.match(tensors, options)
+        sizes = way.sizes(tensors)
         for key, rule in vectors:
             rule.check_sizes(key, options.get(key), sizes)
         if reduction not in reductions:

@@ -1,7 +1,8 @@
 """The one place where losses are weighted and reduced. Nobody else in lossmith reduces.
 
 Rules, the same for every loss: the mean divides by the sum of the weights; weight 0 means absent;
-the mean over nothing is 0 with a connected zero gradient (torch gives NaN).
+the mean over nothing is 0 with a connected zero gradient (torch gives NaN). ``"batchmean"`` is the
+mean times the number of values in a row.
 """
 
 from typing import Literal, NamedTuple
@@ -56,12 +57,17 @@ def reduce(result: Tensor | Terms, weight: Tensor | None, reduction: str) -> Ten
         reduced = values
     elif reduction == "sum":
         reduced = values.sum()
-    elif reduction == "batchmean":
-        reduced = values.sum() / max(values.shape[0], 1) if values.ndim else values
+    elif normaliser is None and reduction == "batchmean":
+        reduced = values.sum() / max(_rows(values), 1)
     elif normaliser is None:
         reduced = values.mean() if values.numel() else values.sum()
     else:
         total = normaliser.sum()
         reduced = values.sum() / torch.where(total == 0, torch.ones_like(total), total)
+        if reduction == "batchmean":  # so that an absent row counts in neither sum
+            reduced = reduced * (values.numel() / max(_rows(values), 1))
     return safe_sqrt(reduced) if result.root else reduced
 
+
+def _rows(values: Tensor) -> int:
+    return values.shape[0] if values.ndim else 1
