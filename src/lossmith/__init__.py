@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lossmith import core as core
     from lossmith import engine as engine
     from lossmith import losses as losses
+    from lossmith import report as report
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith.core.card import Card, Point, Signature
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.losses.classification.cross_entropy import CrossEntropyLoss, cross_entropy
     from lossmith.losses.elementwise.huber import HuberLoss, huber_loss
+    from lossmith.losses.elementwise.l1 import L1Loss, l1_loss
+    from lossmith.losses.elementwise.mse import HalfMSELoss, MSELoss, half_mse_loss, mse_loss
+    from lossmith.losses.elementwise.pinball import PinballLoss, pinball_loss
+    from lossmith.losses.elementwise.smooth_l1 import SmoothL1Loss, smooth_l1_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -32,10 +37,15 @@ __version__ = "0.1.0"
 __all__ = [
     "Card",
     "CrossEntropyLoss",
+    "HalfMSELoss",
     "HuberLoss",
+    "L1Loss",
     "Loss",
+    "MSELoss",
+    "PinballLoss",
     "Point",
     "Signature",
+    "SmoothL1Loss",
     "Sum",
     "card",
     "cards",
@@ -43,20 +53,30 @@ __all__ = [
     "debug",
     "explain",
     "find",
+    "half_mse_loss",
     "huber_loss",
     "inspect",
+    "l1_loss",
     "log_softmax",
     "loss",
+    "mse_loss",
+    "pinball_loss",
+    "smooth_l1_loss",
     "softmax",
 ]
 
 _HOME = {
     "Card": "lossmith.core.card",
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
+    "HalfMSELoss": "lossmith.losses.elementwise.mse",
     "HuberLoss": "lossmith.losses.elementwise.huber",
+    "L1Loss": "lossmith.losses.elementwise.l1",
     "Loss": "lossmith.core.module",
+    "MSELoss": "lossmith.losses.elementwise.mse",
+    "PinballLoss": "lossmith.losses.elementwise.pinball",
     "Point": "lossmith.core.card",
     "Signature": "lossmith.core.card",
+    "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "Sum": "lossmith.core.module",
     "card": "lossmith.core.catalogue",
     "cards": "lossmith.core.catalogue",
@@ -64,10 +84,15 @@ _HOME = {
     "debug": "lossmith.core.checks",
     "explain": "lossmith.teach.explain",
     "find": "lossmith.core.catalogue",
+    "half_mse_loss": "lossmith.losses.elementwise.mse",
     "huber_loss": "lossmith.losses.elementwise.huber",
     "inspect": "lossmith.teach.inspect",
+    "l1_loss": "lossmith.losses.elementwise.l1",
     "log_softmax": "lossmith.core.numerics",
     "loss": "lossmith.core.loss",
+    "mse_loss": "lossmith.losses.elementwise.mse",
+    "pinball_loss": "lossmith.losses.elementwise.pinball",
+    "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "softmax": "lossmith.core.numerics",
 }
 _MODULES = {
@@ -77,6 +102,7 @@ _MODULES = {
     "core",
     "engine",
     "losses",
+    "report",
     "targets",
     "teach",
 }
