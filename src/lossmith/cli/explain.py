@@ -23,7 +23,7 @@ def explain(name: str, markdown: bool, arguments: tuple[str, ...]) -> None:
     \b
       lossmith explain huber_loss --input 0.5,3 --target 0,0 --delta 1
       lossmith explain cross_entropy --input "2,0,0; 0,0,5" --target 0,1
-    """
+    """  # noqa: D301 (click reads the escape: the lines after it are not rewrapped)
     from lossmith.core.catalogue import card as find
     from lossmith.teach.explain import explain as work_out
 
@@ -41,7 +41,7 @@ def explain(name: str, markdown: bool, arguments: tuple[str, ...]) -> None:
 
 
 def _pairs(arguments: tuple[str, ...]) -> dict[str, str]:
-    """``--name value`` and ``--name=value`` as a dictionary; dashes inside names are underscores."""
+    """``--name value`` and ``--name=value`` as a dictionary; inner dashes are underscores."""
     words = [part for word in arguments for part in _split(word)]
     pairs: dict[str, str] = {}
     for key, text in zip(words[::2], words[1::2], strict=False):
@@ -77,10 +77,9 @@ def _tensor(name: str, text: str, *, whole: bool) -> "Tensor":
     import torch
 
     convert = int if whole else float
+    lines = [row for row in text.split(";") if row.strip()]
     try:
-        rows = [
-            [convert(cell) for cell in row.split(",")] for row in text.split(";") if row.strip()
-        ]
+        rows = [[convert(cell) for cell in line.split(",")] for line in lines]
     except ValueError:
         kind = "whole numbers" if whole else "numbers"
         raise ValueError(f"{name} must be {kind} separated by commas, got {text!r}") from None
