@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from lossmith.losses.elementwise.l1 import L1Loss, l1_loss
     from lossmith.losses.elementwise.mse import HalfMSELoss, MSELoss, half_mse_loss, mse_loss
     from lossmith.losses.elementwise.pinball import PinballLoss, pinball_loss
+    from lossmith.losses.elementwise.poisson_nll import PoissonNLLLoss, poisson_nll_loss
     from lossmith.losses.elementwise.smooth_l1 import SmoothL1Loss, smooth_l1_loss
+    from lossmith.losses.embedding.hinge_embedding import HingeEmbeddingLoss, hinge_embedding_loss
+    from lossmith.losses.ranking.margin_ranking import MarginRankingLoss, margin_ranking_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -38,12 +41,15 @@ __all__ = [
     "Card",
     "CrossEntropyLoss",
     "HalfMSELoss",
+    "HingeEmbeddingLoss",
     "HuberLoss",
     "L1Loss",
     "Loss",
     "MSELoss",
+    "MarginRankingLoss",
     "PinballLoss",
     "Point",
+    "PoissonNLLLoss",
     "Signature",
     "SmoothL1Loss",
     "Sum",
@@ -54,13 +60,16 @@ __all__ = [
     "explain",
     "find",
     "half_mse_loss",
+    "hinge_embedding_loss",
     "huber_loss",
     "inspect",
     "l1_loss",
     "log_softmax",
     "loss",
+    "margin_ranking_loss",
     "mse_loss",
     "pinball_loss",
+    "poisson_nll_loss",
     "smooth_l1_loss",
     "softmax",
 ]
@@ -69,12 +78,15 @@ _HOME = {
     "Card": "lossmith.core.card",
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
     "HalfMSELoss": "lossmith.losses.elementwise.mse",
+    "HingeEmbeddingLoss": "lossmith.losses.embedding.hinge_embedding",
     "HuberLoss": "lossmith.losses.elementwise.huber",
     "L1Loss": "lossmith.losses.elementwise.l1",
     "Loss": "lossmith.core.module",
     "MSELoss": "lossmith.losses.elementwise.mse",
+    "MarginRankingLoss": "lossmith.losses.ranking.margin_ranking",
     "PinballLoss": "lossmith.losses.elementwise.pinball",
     "Point": "lossmith.core.card",
+    "PoissonNLLLoss": "lossmith.losses.elementwise.poisson_nll",
     "Signature": "lossmith.core.card",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "Sum": "lossmith.core.module",
@@ -85,13 +97,16 @@ _HOME = {
     "explain": "lossmith.teach.explain",
     "find": "lossmith.core.catalogue",
     "half_mse_loss": "lossmith.losses.elementwise.mse",
+    "hinge_embedding_loss": "lossmith.losses.embedding.hinge_embedding",
     "huber_loss": "lossmith.losses.elementwise.huber",
     "inspect": "lossmith.teach.inspect",
     "l1_loss": "lossmith.losses.elementwise.l1",
     "log_softmax": "lossmith.core.numerics",
     "loss": "lossmith.core.loss",
+    "margin_ranking_loss": "lossmith.losses.ranking.margin_ranking",
     "mse_loss": "lossmith.losses.elementwise.mse",
     "pinball_loss": "lossmith.losses.elementwise.pinball",
+    "poisson_nll_loss": "lossmith.losses.elementwise.poisson_nll",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "softmax": "lossmith.core.numerics",
 }
