@@ -173,14 +173,22 @@ class Signature:
         return tuple(sizes[name] for name in self.expand(self.out, rank))
 
     def check_values(
-        self, tensors: tuple[Tensor, ...], sizes: Mapping[str, int], *, seen: bool = False
+        self,
+        tensors: tuple[Tensor, ...],
+        sizes: Mapping[str, int],
+        *,
+        seen: bool = False,
+        ignore_index: int | None = None,
     ) -> None:
         """Refuse values outside the domains; ``seen`` says that the labels are checked already."""
         if not self._checked:
             return
         names = tuple(self.tensors)
         for index, domain in self._checked:
-            if not (seen and self.label is not None and self.label[1] == index):
+            if isinstance(domain, ClassIndex):
+                if not (seen and self.label is not None and self.label[1] == index):
+                    domain.check_tensor(names[index], tensors[index], sizes, ignore_index)
+            else:
                 domain.check_tensor(names[index], tensors[index], sizes)
 
     def one_dtype(self, tensors: tuple[Tensor, ...]) -> bool:

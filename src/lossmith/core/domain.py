@@ -150,9 +150,13 @@ class ClassIndex(Domain):
     classes: str = "C"
     floating: bool | None = False
 
-    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
-        """Refuse indices outside the number of classes."""
+    def check_tensor(
+        self, name: str, value: Tensor, sizes: Sizes, ignore_index: int | None = None
+    ) -> None:
+        """Refuse indices outside the number of classes, ``ignore_index`` excepted."""
         top = sizes[self.classes] - 1
+        if ignore_index is not None and not 0 <= ignore_index <= top:
+            value = torch.where(value == ignore_index, 0, value)
         require_range(name, f"be a class index in [0, {top}]", value, 0, top)
 
     @property

@@ -114,17 +114,19 @@ def _build(
             fail("reduction", f"be one of {', '.join(map(repr, reductions))}", reduction)
 
         absent = None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)
-        if ignore is not None and way.label is not None:
-            ignored = _find_ignored(
-                way, tensors, sizes, options.get("ignore_index", ignore.default), absent
-            )
+        ignore_index = None if ignore is None else options.get("ignore_index", ignore.default)
+        if ignore is not None and ignore_index is None:  # as torch's linear_cross_entropy has it
+            ignore_index = -100
+        if ignore_index is not None and way.label is not None:
+            ignored = _find_ignored(way, tensors, sizes, ignore_index, absent)
             absent = ignored if absent is None or ignored is None else absent | ignored
         weight = sample_weight
         if absent is not None:
             tensors = _fill(way, tensors, absent)
             ones = tensors[0].new_ones(()) if weight is None else weight
             weight = torch.where(absent, torch.zeros_like(ones), ones)
-        way.check_values(tensors, sizes, seen=absent is None and ignore is not None)
+        seen = absent is None and ignore_index is not None
+        way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         dtype = tensors[0].dtype
         if (
