@@ -1,13 +1,11 @@
 """Forward plus backward of each of torch's losses, lossmith against torch, at three sizes.
 
-Run: ``python benchmarks/torch_losses.py [--seconds 1.0] [NAME ...]``. float32, mean reduction,
+Run: ``python -m benchmarks.torch_losses [--seconds 1.0] [NAME ...]``. float32, mean reduction,
 value checks included, all differentiable arguments of a training step (the first) get a gradient.
 """
 
 import argparse
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent))
-from harness import interleaved, ratio, write
-
+from benchmarks.harness import interleaved, ratio, write
 from lossmith.contract.cases import Case, cases
 from lossmith.contract.values import resolve
 from lossmith.core.catalogue import cards
@@ -26,7 +22,7 @@ SIZES = (64, 4096, 1 << 20)
 
 
 def dimensions(size: int) -> dict[str, int]:
-    """Named dimensions that multiply to ``size``: 64 = 8 x 8, 4 Ki = 64 x 64, 1 Mi = 1024 x 1024."""
+    """Named dimensions, two of which multiply to ``size``: 8 x 8, 64 x 64, 1024 x 1024."""
     side = round(size**0.5)
     return {"N": side, "C": side, "D": side, "T": min(side, 64), "S": min(side // 4, 12)}
 

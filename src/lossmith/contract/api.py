@@ -83,7 +83,7 @@ def check_loss(
     for law, case in pairs(card, oracle, slow=slow):
         try:
             law.run(case)
-        except Exception as error:  # noqa: BLE001 - whatever is raised is the finding
+        except Exception as error:
             reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             outcomes.append(Outcome(law.name, str(case), reason))
         else:

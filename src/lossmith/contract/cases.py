@@ -45,7 +45,9 @@ class Case:
         """The options, tensors among them in the dtype of the call."""
         dtype = getattr(tensors[0], "dtype", torch.float64)
         return {
-            key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            key: value.to(dtype)
+            if isinstance(value, Tensor) and value.is_floating_point()
+            else value
             for key, value in self.options.items()
         }
 

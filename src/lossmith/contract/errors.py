@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from lossmith.contract.cases import Case
-from lossmith.contract.registry import check
 from lossmith.contract.reductions import weights
+from lossmith.contract.registry import check
 from lossmith.core.domain import Anything, Choice, ClassIndex, Flag, Interval, Labels, Vector, Whole
 from lossmith.core.module import MODULES
 
 VOICE = re.compile(r"must .+, got .+", re.DOTALL)
 
 
-def refused(kinds: tuple[type[Exception], ...], name: str, call: Callable[[], Any], what: str) -> None:
+def refused(
+    kinds: tuple[type[Exception], ...], name: str, call: Callable[[], Any], what: str
+) -> None:
     """``call`` raises one of ``kinds`` with a message that names the argument, rule and value."""
     try:
         result = call()
@@ -26,7 +28,7 @@ def refused(kinds: tuple[type[Exception], ...], name: str, call: Callable[[], An
         text = str(error)
         assert name in text, f"{what}: the message does not name {name}: {text}"
         assert VOICE.search(text), f"{what}: not in the voice 'must ..., got ...': {text}"
-    except Exception as error:  # noqa: BLE001 - the type is the finding
+    except Exception as error:
         raise AssertionError(f"{what}: {type(error).__name__} instead: {error}") from error
     else:
         raise AssertionError(f"{what} was accepted and gave {result}")

@@ -36,7 +36,7 @@ def reductions_agree(case: Case) -> None:
 
 @check(lambda case: case.separable and plain_mean(case))
 def weighted_mean_divides_by_the_sum_of_the_weights(case: Case) -> None:
-    """mean = sum(w l) / sum(w); sum = sum(w l); none = w l."""
+    """The mean is sum(w l) / sum(w), the sum is sum(w l), and "none" gives w l."""
     tensors = case.sample(21)
     weight = weights(case, tensors)
     each = case(*tensors, reduction="none")
@@ -178,7 +178,9 @@ def ignoring_equals_removing(case: Case) -> None:
             tensors[0].requires_grad_()
             value = case(*tensors, ignore_index=ignore_index)
             expected = case(*few, ignore_index=ignore_index)
-            same(value.detach(), expected.detach(), f"ignore_index {ignore_index}, {spoiler} behind")
+            same(
+                value.detach(), expected.detach(), f"ignore_index {ignore_index}, {spoiler} behind"
+            )
             (gradient,) = torch.autograd.grad(value, tensors[0])
             (other,) = torch.autograd.grad(expected, few[0])
             same(gradient[keep], other, "gradient of the others")

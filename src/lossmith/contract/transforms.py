@@ -1,5 +1,6 @@
 """Laws about derivatives of any order, torch.func, torch.compile, layouts and determinism."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -60,8 +61,8 @@ def jvp_equals_vjp(case: Case) -> None:
     leaves = tuple(leaf.detach() for leaf in _leaves(case, tensors))
     generator = torch.Generator().manual_seed(1)
     tangents = tuple(torch.randn(t.shape, generator=generator, dtype=t.dtype) for t in leaves)
-    value, forward = torch.func.jvp(function, leaves, tangents)
-    value_again, pull = torch.func.vjp(function, *leaves)
+    value, forward, *_ = torch.func.jvp(function, leaves, tangents)
+    value_again, pull, *_ = torch.func.vjp(function, *leaves)
     reverse = sum(
         ((g * t).sum() for g, t in zip(pull(torch.ones_like(value)), tangents, strict=True)),
         torch.zeros((), dtype=value.dtype),
@@ -92,9 +93,11 @@ def hessian_is_symmetric_and_agrees(case: Case) -> None:
 @check()
 def vmap_equals_a_loop(case: Case) -> None:
     """A stack of batches in one call equals the batches one by one, gradient included."""
-    stacks = [torch.stack(parts) for parts in zip(*(case.sample(s) for s in (64, 65, 66)), strict=True)]
+    stacks = [
+        torch.stack(parts) for parts in zip(*(case.sample(s) for s in (64, 65, 66)), strict=True)
+    ]
     for reduction in case.card.reductions:
-        together = torch.vmap(lambda *t, r=reduction: case(*t, reduction=r))(*stacks)
+        together = torch.vmap(functools.partial(case, reduction=reduction))(*stacks)
         for index in range(3):
             alone = case(*(s[index] for s in stacks), reduction=reduction)
             same(together[index], alone, f"batch {index}, reduction {reduction}", factor=64)
@@ -139,9 +142,10 @@ def compiled_code_refuses_bad_values(case: Case) -> None:
     try:
         value = compiled(*tensors)
     except RuntimeError as error:
-        assert name in str(error), f"the message does not name {name}: {error}"
+        message = str(error)
     else:
         raise AssertionError(f"{stranger} in {name} gave {value} under compile")
+    assert name in message, f"the message does not name {name}: {message}"
 
 
 def refusals(case: Case) -> list[tuple[int, float]]:

@@ -134,7 +134,12 @@ def gradients_are_exact(case: Case) -> None:
 
 
 def _gradient_conditioning(
-    case: Case, tensors: tuple[Tensor, ...], position: int, index: int, truth: Any, dtype: torch.dtype
+    case: Case,
+    tensors: tuple[Tensor, ...],
+    position: int,
+    index: int,
+    truth: Any,
+    dtype: torch.dtype,
 ) -> Any:
     """Change of the exact derivative when the inputs move by a tenth of an ulp each."""
     function = scalar_function(case)

@@ -52,7 +52,6 @@ class Signature:
     _checked: tuple[tuple[int, Domain], ...] = field(repr=False, compare=False)
     _floats: tuple[int, ...] = field(repr=False, compare=False)
     _kinds: tuple[tuple[bool | None, int, bool], ...] = field(repr=False, compare=False)
-    _seen: dict[Any, dict[str, int]] = field(repr=False, compare=False)
 
     def __init__(
         self, out: str = "*", when: Mapping[str, Any] | None = None, **tensors: Domain
@@ -65,8 +64,9 @@ class Signature:
             "_alike": all(domain.dims == ("*",) for domain in domains),
             "_checked": tuple((i, d) for i, d in enumerate(domains) if d.checks_values),
             "_floats": tuple(i for i, d in enumerate(domains) if d.floating),
-            "_kinds": tuple((d.floating, len(d.dims) - ("*" in d.dims), "*" in d.dims) for d in domains),
-            "_seen": {},
+            "_kinds": tuple(
+                (d.floating, len(d.dims) - ("*" in d.dims), "*" in d.dims) for d in domains
+            ),
             "label": next(
                 (
                     (name, i, domain)
@@ -128,17 +128,6 @@ class Signature:
                 if tensors[index].shape != shape:
                     self._refuse_shape(index, tensors)
             return {}
-        if torch.compiler.is_compiling():  # sizes may be symbols there, which have no hash
-            return self._solve(tensors)
-        key = tuple([tensor.shape for tensor in tensors])
-        known = self._seen.get(key)
-        if known is None:
-            if len(self._seen) > 1000:
-                self._seen.clear()
-            known = self._seen[key] = self._solve(tensors)
-        return known
-
-    def _solve(self, tensors: tuple[Tensor, ...]) -> dict[str, int]:
         found: dict[str, int] = {}
         for index, (tensor, domain) in enumerate(zip(tensors, self.tensors.values(), strict=True)):
             shape = tensor.shape
@@ -295,8 +284,8 @@ class Card:
         gradient_bound: Largest absolute derivative by an element of the first argument: a number
             or the name of an option; claimed to be tight.
         robust: Far outliers have bounded pull.
-        plain_mean: The mean is the weighted mean of the unreduced values. False where a loss defines
-            another: CTC divides by target lengths, RMSE takes a root.
+        plain_mean: The mean is the weighted mean of the unreduced values. False where a loss
+            defines another: CTC divides by target lengths, RMSE takes a root.
         differentiable: False if the gradient is 0 almost everywhere (evaluation only).
         same_as: Dotted name of a callable with equal values on ordinary unweighted input.
         elicits: Which property of the target's distribution the minimiser is.
@@ -365,7 +354,7 @@ class Card:
                     return signature
         except AttributeError:  # not a tensor; finding that out beforehand would cost every call
             pass
-        self._refuse(tensors)
+        return self._refuse(tensors)
 
     def _refuse(self, tensors: tuple[Any, ...]) -> NoReturn:
         for name, tensor in zip(self.tensors, tensors, strict=True):

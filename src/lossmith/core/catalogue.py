@@ -1,5 +1,6 @@
 """Find losses by what their cards claim."""
 
+import difflib
 import importlib
 import json
 import pkgutil
@@ -40,19 +41,17 @@ def card(loss: str | Callable[..., Any]) -> Card:
             found = getattr(getattr(loss, "function", None), "card", None)
         if isinstance(found, Card):
             return found
-        fail("loss", "be a loss registered with @lossmith.loss", loss)
+        return fail("loss", "be a loss registered with @lossmith.loss", loss)
     known = cards()
     if loss in known:
         return known[loss]
     for candidate in known.values():
         if loss in candidate.aliases:
             return candidate
-    import difflib
-
     names = [*known, *(alias for one in known.values() for alias in one.aliases)]
     close = difflib.get_close_matches(loss, names, 3)
     hint = f" (close: {', '.join(close)})" if close else ""
-    fail("loss", f"be a name in the catalogue{hint}", loss)
+    return fail("loss", f"be a name in the catalogue{hint}", loss)
 
 
 def find(**claims: Any) -> list[Card]:

@@ -6,18 +6,19 @@ they would synchronise, so they run there only inside :func:`debug`. Inside ``to
 become assertions of the graph, which cost no synchronisation.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
+import torch._C._functorch as functorch
 from torch import Tensor
 
 _debugging = False
 
 
 @contextmanager
-def debug() -> Iterator[None]:
+def debug() -> Generator[None]:
     """Check tensor values on every device, at the price of a synchronisation per check.
 
     Example:
@@ -65,14 +66,13 @@ def said(text: str) -> str:
 def transforming() -> bool:
     """Whether a ``torch.func`` transform (vmap, grad, jvp ...) is active."""
     # The one private probe of functorch; if torch renames it, every test of transforms turns red.
-    return torch._C._functorch.peek_interpreter_stack() is not None
+    return functorch.peek_interpreter_stack() is not None
 
 
 def bare(tensor: Tensor) -> Tensor:
     """The plain tensor under any ``torch.func`` wrappers: value checks look at that."""
     if torch.compiler.is_compiling():  # dynamo has unwrapped it already
         return tensor
-    functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(tensor):
         tensor = functorch.get_unwrapped(tensor)
     return tensor

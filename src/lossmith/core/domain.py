@@ -239,7 +239,7 @@ class Whole:
 class Vector:
     """An option that is a tensor, one number per class (``dims``), or None.
 
-    ``within`` bounds its values. Its length is checked against the argument that has that dimension.
+    ``within`` bounds its values. Its length is checked against the arguments of the call.
     """
 
     dims: tuple[str, ...] = ("C",)

@@ -89,6 +89,8 @@ def _build(
     vectors = tuple((key, rule) for key, rule in rules.items() if isinstance(rule, Vector))
     reductions = card.reductions
     ignore = signature.parameters.get("ignore_index")
+    # Which signature holds may depend on the options; otherwise shapes and dtypes decide alone.
+    fits: dict[Any, _Fit] | None = None if card.signatures[0].when else {}
 
     @functools.wraps(body)
     def function(
@@ -106,14 +108,16 @@ def _build(
             rule.check_option(key, value)
         if arrange is not None:
             tensors = arrange(*tensors)
-        way = card.match(tensors, options)
-        sizes = way.sizes(tensors)
+        compiling = torch.compiler.is_compiling()
+        way, sizes, one_dtype = _fit(card, tensors, options, None if compiling else fits)
         for key, rule in vectors:
             rule.check_sizes(key, options.get(key), sizes)
         if reduction not in reductions:
             fail("reduction", f"be one of {', '.join(map(repr, reductions))}", reduction)
 
-        absent = None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)
+        absent = (
+            None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)
+        )
         ignore_index = None if ignore is None else options.get("ignore_index", ignore.default)
         if ignore is not None and ignore_index is None:  # as torch's linear_cross_entropy has it
             ignore_index = -100
@@ -132,9 +136,9 @@ def _build(
         if (
             native is not None
             and absent is None
-            and not torch.compiler.is_compiling()
+            and one_dtype
+            and not compiling
             and dtype not in HALF
-            and way.one_dtype(tensors)
             and not transforming()
             and tensors[0].numel()
         ):
@@ -154,6 +158,35 @@ def _build(
     function.card = card  # type: ignore[attr-defined]
     REGISTRY[name] = card
     return function
+
+
+_Fit = tuple[Signature, dict[str, int], bool]
+
+
+def _fit(
+    card: Card, tensors: tuple[Any, ...], options: dict[str, Any], known: dict[Any, _Fit] | None
+) -> _Fit:
+    """The signature, the sizes and whether all floats share a dtype; remembered per shapes.
+
+    A training loop calls with the same shapes again and again, and working them out costs as much
+    as a small torch kernel. Under compile (``known`` is None) sizes may be symbols without a hash.
+    """
+    key: Any = None
+    if known is not None:
+        try:
+            key = tuple([(tensor.shape, tensor.dtype) for tensor in tensors])
+            fit = known.get(key)
+        except (AttributeError, TypeError):  # not all tensors: let the card say which
+            fit = key = None
+        if fit is not None:
+            return fit
+    way = card.match(tensors, options)
+    fit = (way, way.sizes(tensors), way.one_dtype(tensors))
+    if known is not None and key is not None:
+        if len(known) >= 1000:
+            known.clear()
+        known[key] = fit
+    return fit
 
 
 def _bind(
@@ -199,7 +232,7 @@ def _find_ignored(
     the largest label answer both questions in one pass.
     """
     assert way.label is not None
-    name, position, domain = way.label
+    _, position, domain = way.label
     target = tensors[position]
     if absent is None:
         plain = bare(target)
@@ -213,14 +246,14 @@ def _find_ignored(
     return target == ignore_index
 
 
-def _fill(
-    way: Signature, tensors: tuple[Tensor, ...], absent: Tensor
-) -> tuple[Tensor, ...]:
+def _fill(way: Signature, tensors: tuple[Tensor, ...], absent: Tensor) -> tuple[Tensor, ...]:
     """Put a harmless value wherever a sample is absent, so that nothing of it is ever computed."""
     filled: list[Tensor] = []
     for tensor, domain in zip(tensors, way.tensors.values(), strict=True):
         mask = way.spread(absent, domain, tensor.ndim)
         if mask is not None:
-            tensor = torch.where(mask, torch.full((), domain.fill, dtype=tensor.dtype, device=tensor.device), tensor)
+            tensor = torch.where(
+                mask, torch.full((), domain.fill, dtype=tensor.dtype, device=tensor.device), tensor
+            )
         filled.append(tensor)
     return tuple(filled)

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Any, ClassVar, Self, cast, dataclass_transform
 
 from torch import Tensor, nn
 
@@ -48,8 +48,11 @@ class Loss(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         own = {name: getattr(cls, name) for name in _declared(cls) if hasattr(cls, name)}
-        inherited = {k: v for k, v in cls.fields.items() if k != "reduction"}
-        cls.fields = {**inherited, **own, "reduction": own.get("reduction", cls.reduction)}
+        for name in own:
+            delattr(cls, name)  # a class attribute would hide the buffer of the same name
+        reduction = own.pop("reduction", cls.fields.get("reduction", Loss.reduction))
+        inherited = {name: value for name, value in cls.fields.items() if name != "reduction"}
+        cls.fields = {**inherited, **own, "reduction": reduction}
         if "__init__" not in cls.__dict__:
             parameters = [
                 inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
@@ -58,19 +61,18 @@ class Loss(nn.Module):
             cls.__signature__ = inspect.Signature(parameters)
         function = cls.__dict__.get("function")
         if isinstance(function, staticmethod):
-            MODULES[function.__func__.card.name] = cls
+            card: Card = cast(Any, function).__func__.card
+            MODULES[card.name] = cls
 
     def __init__(self, **fields: Any) -> None:
         super().__init__()
         cls = type(self)
         unknown = [name for name in fields if name not in cls.fields]
         if unknown:
-            raise TypeError(
-                f"{cls.__name__}() takes {', '.join(cls.fields)} by keyword, got {', '.join(unknown)}"
-            )
+            known, got = ", ".join(cls.fields), ", ".join(unknown)
+            raise TypeError(f"{cls.__name__}() takes {known} by keyword, got {got}")
         for name, value in {**cls.fields, **fields}.items():
             if isinstance(value, Tensor):
-                # the class attribute would shadow a buffer's place in the Module
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
@@ -91,9 +93,11 @@ class Loss(nn.Module):
     @property
     def card(self) -> Card:
         """The claims of this loss."""
-        return type(self).function.card  # type: ignore[attr-defined]
+        return cast(Any, type(self).function).card
 
-    def forward(self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor) -> Tensor:
+    def forward(
+        self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor
+    ) -> Tensor:
         """The loss of some tensors, as the functional form computes it."""
         options = {name: getattr(self, name) for name in type(self).fields}
         return type(self).function(*tensors, sample_weight=sample_weight, **options, **named)
@@ -153,13 +157,15 @@ class Sum(Loss):
         self.scales = [scale for scale, _ in parts]
         self.terms: dict[str, Tensor] = {}
 
-    def forward(self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor) -> Tensor:
+    def forward(
+        self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor
+    ) -> Tensor:
         """The weighted sum; each part sees all the tensors."""
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
         for scale, part in zip(self.scales, self.parts, strict=True):
             value = scale * part(*tensors, sample_weight=sample_weight, **named)
-            terms[_unused(part.label, terms)] = value.detach()
+            terms[_unused(cast(Loss, part).label, terms)] = value.detach()
             total = value if total is None else total + value
         self.terms = terms
         assert total is not None
@@ -177,7 +183,7 @@ class Sum(Loss):
 
 def _parts(loss: Loss) -> list[tuple[float, Loss]]:
     if isinstance(loss, Sum):
-        return [(s, p) for s, p in zip(loss.scales, loss.parts, strict=True)]  # type: ignore[misc]
+        return list(zip(loss.scales, cast("list[Loss]", list(loss.parts)), strict=True))
     return [(1.0, loss)]
 
 

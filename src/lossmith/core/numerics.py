@@ -36,8 +36,8 @@ def log1mexp(x: Tensor) -> Tensor:
 def xlogy(x: Tensor, y: Tensor) -> Tensor:
     """``x log(y)`` with 0 where ``x = 0``, whatever ``y`` is; its gradient in ``y`` is 0 there.
 
-    ``torch.xlogy`` gives the value; its gradient in ``x`` at ``x = 0, y = 0`` is -inf and in ``y`` is
-    0/0. Here an absent term has no pull at all.
+    ``torch.xlogy`` gives the value; its gradient at ``x = 0, y = 0`` is -inf in ``x`` and 0/0 in
+    ``y``. Here an absent term has no pull at all.
     """
     absent = x == 0
     return torch.where(absent, 0.0, x * torch.where(absent, 1.0, y).log())
@@ -49,7 +49,7 @@ def xlogx(x: Tensor) -> Tensor:
 
 
 def times(x: Tensor, y: Tensor) -> Tensor:
-    """``x y`` with 0 where ``x = 0``, even if ``y`` is infinite or NaN; no gradient passes there."""
+    """``x y`` with 0 where ``x = 0``, even if ``y`` is infinite; no gradient passes there."""
     absent = x == 0
     return torch.where(absent, 0.0, x * torch.where(absent, 0.0, y))
 
@@ -81,7 +81,9 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
         root = safe_sqrt((scaled * scaled).sum(dim))
     else:
         zero = (size == 0).all(dim)
-        power = torch.where(size == 0, 0.0, torch.where(size == 0, 1.0, size / unit).pow(p)).sum(dim)
+        power = torch.where(size == 0, 0.0, torch.where(size == 0, 1.0, size / unit).pow(p)).sum(
+            dim
+        )
         root = torch.where(zero, 0.0, torch.where(zero, 1.0, power).pow(1 / p))
     return root * unit.squeeze(dim)
 

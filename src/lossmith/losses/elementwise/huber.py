@@ -1,6 +1,6 @@
 """Huber: squared error near the target, absolute error in the tails."""
 
-import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -39,7 +39,7 @@ from lossmith.core.reduction import Reduction
         avoid_when="the outliers are the signal",
         source="Huber 1964, doi:10.1214/aoms/1177703732",
     ),
-    native=lambda input, target, reduction, delta=1.0: torch._C._nn.huber_loss(
+    native=lambda input, target, reduction, delta=1.0: kernels.huber_loss(
         input, target, reduction, delta
     ),
 )

@@ -1,0 +1,1 @@
+"""Measurements against peers; results as JSON under ``benchmarks/results``."""

@@ -1,0 +1,5 @@
+"""``python -m benchmarks``: every table."""
+
+from benchmarks import torch_losses
+
+torch_losses.main()
