@@ -1,4 +1,4 @@
-"""The tests of the tests: every law refuses a loss that breaks it, and accepts one that holds it."""
+"""The tests of the tests: every law refuses a loss that breaks it, and accepts an honest one."""
 
 import functools
 import inspect
