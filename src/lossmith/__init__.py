@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lossmith import engine as engine
     from lossmith import losses as losses
     from lossmith import report as report
+    from lossmith import see as see
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith.core.card import Card, Point, Signature
@@ -31,15 +32,24 @@ if TYPE_CHECKING:
     from lossmith.losses.elementwise.poisson_nll import PoissonNLLLoss, poisson_nll_loss
     from lossmith.losses.elementwise.smooth_l1 import SmoothL1Loss, smooth_l1_loss
     from lossmith.losses.embedding.hinge_embedding import HingeEmbeddingLoss, hinge_embedding_loss
+    from lossmith.losses.embedding.triplet_margin import (
+        TripletMarginLoss,
+        TripletMarginWithDistanceLoss,
+        triplet_margin_loss,
+        triplet_margin_with_distance_loss,
+    )
     from lossmith.losses.ranking.margin_ranking import MarginRankingLoss, margin_ranking_loss
+    from lossmith.losses.region.dice import BinaryDiceLoss, DiceLoss, binary_dice_loss, dice_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BinaryDiceLoss",
     "Card",
     "CrossEntropyLoss",
+    "DiceLoss",
     "HalfMSELoss",
     "HingeEmbeddingLoss",
     "HuberLoss",
@@ -53,10 +63,14 @@ __all__ = [
     "Signature",
     "SmoothL1Loss",
     "Sum",
+    "TripletMarginLoss",
+    "TripletMarginWithDistanceLoss",
+    "binary_dice_loss",
     "card",
     "cards",
     "cross_entropy",
     "debug",
+    "dice_loss",
     "explain",
     "find",
     "half_mse_loss",
@@ -72,11 +86,15 @@ __all__ = [
     "poisson_nll_loss",
     "smooth_l1_loss",
     "softmax",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]
 
 _HOME = {
+    "BinaryDiceLoss": "lossmith.losses.region.dice",
     "Card": "lossmith.core.card",
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
+    "DiceLoss": "lossmith.losses.region.dice",
     "HalfMSELoss": "lossmith.losses.elementwise.mse",
     "HingeEmbeddingLoss": "lossmith.losses.embedding.hinge_embedding",
     "HuberLoss": "lossmith.losses.elementwise.huber",
@@ -90,10 +108,14 @@ _HOME = {
     "Signature": "lossmith.core.card",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "Sum": "lossmith.core.module",
+    "TripletMarginLoss": "lossmith.losses.embedding.triplet_margin",
+    "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
+    "binary_dice_loss": "lossmith.losses.region.dice",
     "card": "lossmith.core.catalogue",
     "cards": "lossmith.core.catalogue",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "debug": "lossmith.core.checks",
+    "dice_loss": "lossmith.losses.region.dice",
     "explain": "lossmith.teach.explain",
     "find": "lossmith.core.catalogue",
     "half_mse_loss": "lossmith.losses.elementwise.mse",
@@ -109,6 +131,8 @@ _HOME = {
     "poisson_nll_loss": "lossmith.losses.elementwise.poisson_nll",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "softmax": "lossmith.core.numerics",
+    "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
+    "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
 }
 _MODULES = {
     "choose",
@@ -118,6 +142,7 @@ _MODULES = {
     "engine",
     "losses",
     "report",
+    "see",
     "targets",
     "teach",
 }
