@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lossmith import see as see
     from lossmith import targets as targets
     from lossmith import teach as teach
+    from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point, Signature
     from lossmith.core.catalogue import card, cards, find
     from lossmith.core.checks import debug
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BinaryDiceLoss",
     "Card",
+    "ContractError",
     "CrossEntropyLoss",
     "DiceLoss",
     "HalfMSELoss",
@@ -68,6 +70,7 @@ __all__ = [
     "binary_dice_loss",
     "card",
     "cards",
+    "check_loss",
     "cross_entropy",
     "debug",
     "dice_loss",
@@ -93,6 +96,7 @@ __all__ = [
 _HOME = {
     "BinaryDiceLoss": "lossmith.losses.region.dice",
     "Card": "lossmith.core.card",
+    "ContractError": "lossmith.contract.api",
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
     "DiceLoss": "lossmith.losses.region.dice",
     "HalfMSELoss": "lossmith.losses.elementwise.mse",
@@ -113,6 +117,7 @@ _HOME = {
     "binary_dice_loss": "lossmith.losses.region.dice",
     "card": "lossmith.core.catalogue",
     "cards": "lossmith.core.catalogue",
+    "check_loss": "lossmith.contract.api",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "debug": "lossmith.core.checks",
     "dice_loss": "lossmith.losses.region.dice",
