@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lossmith import see as see
     from lossmith import targets as targets
     from lossmith import teach as teach
+    from lossmith import train as train
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point, Signature
     from lossmith.core.catalogue import card, cards, find
@@ -150,6 +151,7 @@ _MODULES = {
     "see",
     "targets",
     "teach",
+    "train",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name
