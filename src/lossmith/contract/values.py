@@ -15,6 +15,7 @@ from lossmith.contract.truth import (
     exact_values,
     flatten,
     has_truth,
+    moved_values,
     mp,
     scalar_function,
     slope,
@@ -91,21 +92,30 @@ def values_are_exact(case: Case) -> None:
 
 
 def _conditioning(case: Case, tensors: tuple[Tensor, ...], exact: list[Any]) -> list[Any]:
-    """By how much each exact value moves if every input moves by half an ulp."""
+    """By how much each exact value moves if every input moves by half an ulp.
+
+    A loss that ties elements together may stand still when all of them move the same way: a cosine
+    does under any scale. There the inputs move up and down in three patterns, and the largest
+    change counts.
+    """
     total = [mp().zero for _ in exact]
     for position, domain in enumerate(case.way.tensors.values()):
         if not isinstance(domain, Interval) or not tensors[position].is_floating_point():
-            continue  # labels are exact
-        moved = list(tensors)
-        # in float64, so that the shift itself is not rounded away
-        wide = tensors[position].double()
-        shift = 0.5 * torch.finfo(tensors[position].dtype).eps
-        moved[position] = wide * (1 + shift)
-        try:
-            others = exact_values(case, tuple(moved))
-        except (ValueError, ZeroDivisionError, TypeError):
-            continue  # the shift left the domain
-        total = [t + abs(o - e) for t, o, e in zip(total, others, exact, strict=True)]
+            continue
+        shift = mp().mpf(torch.finfo(tensors[position].dtype).eps) / 2
+        largest = [mp().zero for _ in exact]
+        for period in (None,) if is_element(case) else (None, 1, 2):
+            factors = [
+                1 + shift * (1 if period is None else 1 - 2 * (index // period % 2))
+                for index in range(tensors[position].numel())
+            ]
+            try:
+                others = moved_values(case, tensors, position, factors)
+            except (ValueError, ZeroDivisionError, TypeError):
+                continue  # the shift left the domain
+            changes = [abs(o - e) / stretch for o, e in zip(others, exact, strict=True)]
+            largest = [max(pair) for pair in zip(largest, changes, strict=True)]
+        total = [t + most for t, most in zip(total, largest, strict=True)]
     return total
 
 

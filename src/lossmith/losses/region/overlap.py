@@ -1,0 +1,114 @@
+"""Predictions against masks: the sums over positions that region losses are functions of.
+
+Nothing here subtracts sums. ``1 - 2 I / (P + T)`` loses its digits as the overlap becomes good;
+the same number as wrong / (wrong + right) does not.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Signature
+from lossmith.core.checks import fail
+from lossmith.core.domain import CLASS, REAL, UNIT
+
+SOFT_MASK = replace(UNIT, floating=None)
+
+BY_CLASS = (
+    Signature(input=REAL("N C *"), target=CLASS("N *"), out="N"),
+    Signature(input=REAL("N C *"), target=UNIT("N C *"), out="N"),
+)
+BY_MASK = (Signature(input=REAL("N *"), target=SOFT_MASK("N *"), out="N"),)
+
+
+class Pixels(NamedTuple):
+    """Positions along the last dimension; all three are 0 where a position is ignored.
+
+    Attributes:
+        inside: Probability p that the position belongs to the region.
+        outside: 1 - p, with its own digits where p is close to 1.
+        mask: Target t in [0, 1].
+    """
+
+    inside: Tensor
+    outside: Tensor
+    mask: Tensor
+
+
+class Overlap(NamedTuple):
+    """Soft counts of positions.
+
+    Attributes:
+        hit: Sum of p t, the intersection.
+        false_alarm: Sum of p (1 - t).
+        miss: Sum of (1 - p) t.
+    """
+
+    hit: Tensor
+    false_alarm: Tensor
+    miss: Tensor
+
+
+def class_pixels(input: Tensor, target: Tensor, ignore_index: int) -> Pixels:
+    """Softmax over dimension 1; every member is ``(N, C, positions)``."""
+    if input.shape[1] < 2:
+        rule = "have two or more classes in dimension 1 (for one logit per position: binary_...)"
+        fail("input", rule, input.shape[1])
+    logits = _positions(input, 2)
+    if target.is_floating_point():
+        inside = logits.softmax(1)
+        return Pixels(inside, _complement(inside), _positions(target, 2))
+    label = _positions(target, 1).unsqueeze(1).long()
+    present = label != ignore_index
+    inside = torch.where(present, logits, 0.0).softmax(1)
+    mask = torch.zeros_like(inside).scatter(1, torch.where(present, label, 0), 1.0)
+    members = (inside, _complement(inside), mask)
+    return Pixels(*(torch.where(present, member, 0.0) for member in members))
+
+
+def mask_pixels(input: Tensor, target: Tensor) -> Pixels:
+    """Sigmoid; every member is ``(N, positions)``."""
+    logits = _positions(input, 1)
+    return Pixels(logits.sigmoid(), (-logits).sigmoid(), _positions(target, 1))
+
+
+def overlap(pixels: Pixels) -> Overlap:
+    """Sum over the positions."""
+    inside, outside, mask = pixels
+    return Overlap(
+        hit=(inside * mask).sum(-1),
+        false_alarm=(inside * (1 - mask)).sum(-1),
+        miss=(outside * mask).sum(-1),
+    )
+
+
+def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
+    """``wrong / (wrong + right + smooth)``; 0 where there is nothing to get wrong.
+
+    Nothing means below the smallest normal number: beyond it the gradient would overflow.
+    """
+    total = wrong + right + smooth
+    empty = total < torch.finfo(total.dtype).tiny
+    return torch.where(empty, 0.0, wrong) / torch.where(empty, 1.0, total)
+
+
+def over_classes(value: Tensor, weight: Tensor | None, include_background: bool) -> Tensor:
+    """Mean over the classes, ``(N, C)`` to ``(N)``, with weights where they are given."""
+    factor = torch.ones_like(value[0:1]) if weight is None else weight.to(value).unsqueeze(0)
+    if not include_background:
+        value, factor = value[:, 1:], factor[:, 1:]
+    total = factor.sum()
+    return (value * factor).sum(1) / torch.where(total == 0, 1.0, total)
+
+
+def _positions(tensor: Tensor, start: int) -> Tensor:
+    return tensor.flatten(start) if tensor.ndim > start else tensor.unsqueeze(-1)
+
+
+def _complement(probability: Tensor) -> Tensor:
+    """``1 - p``: of the likeliest class, which alone can be near 1, as the sum of the others."""
+    top = probability.argmax(1, keepdim=True)
+    others = probability.scatter(1, top, 0.0).sum(1, keepdim=True)
+    return (1 - probability).scatter(1, top, others)
