@@ -12,7 +12,17 @@ from torch import Tensor
 from lossmith.contract.cases import Case
 from lossmith.contract.reductions import weights
 from lossmith.contract.registry import check
-from lossmith.core.domain import Anything, Choice, ClassIndex, Flag, Interval, Labels, Vector, Whole
+from lossmith.core.domain import (
+    Anything,
+    Choice,
+    ClassIndex,
+    Flag,
+    Function,
+    Interval,
+    Labels,
+    Vector,
+    Whole,
+)
 from lossmith.core.module import MODULES
 
 VOICE = re.compile(r"must .+, got .+", re.DOTALL)
@@ -172,6 +182,8 @@ def _wrong_options(rule: Any) -> list[tuple[Any, tuple[type[Exception], ...]]]:
         return [(0.5, kind), ("1", kind), *low]
     if isinstance(rule, Vector):
         return [([1.0, 2.0], kind), (2.0, kind)]
+    if isinstance(rule, Function):
+        return [("text", kind), (1, kind)]
     assert isinstance(rule, Anything), f"unknown rule {rule!r}"
     return []
 

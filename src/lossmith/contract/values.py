@@ -101,7 +101,7 @@ def _conditioning(case: Case, tensors: tuple[Tensor, ...], exact: list[Any]) -> 
     total = [mp().zero for _ in exact]
     for position, domain in enumerate(case.way.tensors.values()):
         if not isinstance(domain, Interval) or not tensors[position].is_floating_point():
-            continue
+            continue  # labels are exact
         shift = mp().mpf(torch.finfo(tensors[position].dtype).eps) / 2
         largest = [mp().zero for _ in exact]
         for period in (None,) if is_element(case) else (None, 1, 2):
@@ -113,7 +113,7 @@ def _conditioning(case: Case, tensors: tuple[Tensor, ...], exact: list[Any]) -> 
                 others = moved_values(case, tensors, position, factors)
             except (ValueError, ZeroDivisionError, TypeError):
                 continue  # the shift left the domain
-            changes = [abs(o - e) / stretch for o, e in zip(others, exact, strict=True)]
+            changes = [abs(o - e) for o, e in zip(others, exact, strict=True)]
             largest = [max(pair) for pair in zip(largest, changes, strict=True)]
         total = [t + most for t, most in zip(total, largest, strict=True)]
     return total

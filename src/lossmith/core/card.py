@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.checks import fail, fail_type, said
-from lossmith.core.domain import ClassIndex, Domain, Interval
+from lossmith.core.domain import ClassIndex, Domain, Function, Interval
 
 Task = Literal[
     "regression",
@@ -97,7 +97,7 @@ class Signature:
         for name, wanted in self.when.items():
             if name not in options:
                 agrees = defaults.get(name) == wanted
-            elif isinstance(wanted, Interval):
+            elif isinstance(wanted, (Interval, Function)):
                 agrees = wanted.contains(options[name])
             else:
                 agrees = options[name] == wanted
@@ -224,7 +224,7 @@ class Signature:
 
 
 def _term(value: Any) -> str:
-    return value.name if isinstance(value, Interval) else repr(value)
+    return value.name if isinstance(value, (Interval, Function)) else repr(value)
 
 
 def elementwise(when: Mapping[str, Any] | None = None, **tensors: Domain) -> tuple[Signature, ...]:

@@ -113,6 +113,19 @@ class Interval(Domain):
 
 
 @dataclass(frozen=True)
+class Grades(Interval):
+    """Degrees of relevance: numbers ``>= 0`` of any dtype, few and often equal."""
+
+    floating: bool | None = None
+    low: float = 0.0
+    enforced: bool = False
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Grades from 0 to 4 with ties."""
+        return torch.randint(5, shape, generator=generator).double()
+
+
+@dataclass(frozen=True)
 class Labels(Domain):
     """A finite set of allowed numbers, such as {-1, 1}."""
 
@@ -128,8 +141,8 @@ class Labels(Domain):
             if not checkable(plain) or plain.numel() == 0:
                 return
             plain = plain.to(torch.uint8) if plain.dtype is torch.bool else plain.detach()
-            distance = (plain - 0.5 * (low + high)).abs()
-            least, most = torch.aminmax(distance)
+            centre = 0.5 * (low + high)
+            least, most = torch.aminmax((plain - centre if centre else plain).abs())
             if least.item() == most.item() == 0.5 * (high - low):
                 return
         inside = value == self.values[0]
@@ -180,10 +193,12 @@ class Simplex(Interval):
     log: bool = False
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
-        """Softmax of normal draws along the class dimension."""
-        axis = self.dims.index(self.classes)
-        if "*" in self.dims[:axis]:
-            axis -= len(self.dims)
+        """Softmax of normal draws along the class dimension, or the second if none is named."""
+        axis = min(1, len(shape) - 1)
+        if self.classes in self.dims:
+            axis = self.dims.index(self.classes)
+            if "*" in self.dims[:axis]:
+                axis -= len(self.dims)
         scores = torch.randn(shape, generator=generator, dtype=torch.float64)
         return scores.log_softmax(axis) if self.log else scores.softmax(axis)
 
@@ -272,6 +287,33 @@ class Anything:
         """Leave it to the loss."""
 
 
+@dataclass(frozen=True)
+class Function:
+    """An option that is called by the loss, or None."""
+
+    name: str = "a function"
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse what cannot be called."""
+        if value is not None and not callable(value):
+            fail_type(name, "be callable or None", value)
+
+    def contains(self, value: Any) -> bool:
+        """Whether a function is given."""
+        return value is not None
+
+
+@dataclass(frozen=True)
+class Present(Vector):
+    """An option that is a tensor of booleans, True where an entry exists, or None."""
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse what is not a tensor of booleans."""
+        super().check_option(name, value)
+        if value is not None and value.dtype is not torch.bool:
+            fail_type(name, "be a tensor of bool or None", value)
+
+
 REAL = Interval("real", "be real")
 NONNEGATIVE = Interval("nonnegative", "be >= 0", low=0.0)
 POSITIVE = Interval("positive", "be > 0", low=0.0, low_open=True, fill=1.0)
@@ -288,5 +330,7 @@ PROBABILITIES = Simplex("probabilities", "lie in [0, 1]", low=0.0, high=1.0)
 LOG_PROBABILITIES = Simplex(
     "log_probabilities", "be log-probabilities", high=0.0, enforced=False, log=True
 )
+# Not enforced: what stands behind a mask may be anything. The losses look at what is present.
+GRADE = Grades("grade", "be >= 0 and finite")
 MASK = Flags("mask", "be True or False", fill=0.0)
 FLAG = Flag()

@@ -9,6 +9,15 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 
+# Above this size the passes over memory count, and the plain body makes fewer of them.
+SMALL = 1 << 14
+
+
+def _native(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0) -> Tensor | None:
+    if input.numel() > SMALL:
+        return None
+    return torch.hinge_embedding_loss(input, target, margin, reduction)
+
 
 @loss(
     Card(
@@ -33,7 +42,8 @@ from lossmith.core.reduction import Reduction
         use_when="distances of pairs that are known to be similar or dissimilar",
         avoid_when="the input may be negative: a similar pair then pays less than nothing",
         source="Collobert, Kavukcuoglu and Farabet 2011, Torch7 (BigLearn, NIPS workshop)",
-    )
+    ),
+    native=_native,
 )
 def hinge_embedding_loss(
     input: Tensor,

@@ -1,5 +1,6 @@
 """Hinge on the difference of two scores."""
 
+import torch
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -33,7 +34,10 @@ from lossmith.core.reduction import Reduction
         use_when="pairs of scores whose order is known, and a fixed gap is enough",
         avoid_when="whole lists with graded relevance are at hand",
         source="Herbrich, Graepel and Obermayer 1999, doi:10.1049/cp:19991091",
-    )
+    ),
+    native=lambda input1, input2, target, reduction, margin=0.0: torch.margin_ranking_loss(
+        input1, input2, target, margin, reduction
+    ),
 )
 def margin_ranking_loss(
     input1: Tensor,
