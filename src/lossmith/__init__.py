@@ -27,6 +27,16 @@ if TYPE_CHECKING:
     from lossmith.core.module import Loss, Sum
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.losses.classification.cross_entropy import CrossEntropyLoss, cross_entropy
+    from lossmith.losses.distribution.kl_div import (
+        KLDivFromLogitsLoss,
+        KLDivFromProbabilitiesLoss,
+        KLDivLoss,
+        KLDivWithLogitsLoss,
+        kl_div,
+        kl_div_from_logits_loss,
+        kl_div_from_probabilities_loss,
+        kl_div_with_logits_loss,
+    )
     from lossmith.losses.elementwise.cauchy import CauchyLoss, cauchy_loss
     from lossmith.losses.elementwise.charbonnier import CharbonnierLoss, charbonnier_loss
     from lossmith.losses.elementwise.expectile import ExpectileLoss, expectile_loss
@@ -51,6 +61,24 @@ if TYPE_CHECKING:
     )
     from lossmith.losses.ranking.margin_ranking import MarginRankingLoss, margin_ranking_loss
     from lossmith.losses.region.dice import BinaryDiceLoss, DiceLoss, binary_dice_loss, dice_loss
+    from lossmith.losses.region.focal_tversky import (
+        BinaryFocalTverskyLoss,
+        FocalTverskyLoss,
+        binary_focal_tversky_loss,
+        focal_tversky_loss,
+    )
+    from lossmith.losses.region.jaccard import (
+        BinaryJaccardLoss,
+        JaccardLoss,
+        binary_jaccard_loss,
+        jaccard_loss,
+    )
+    from lossmith.losses.region.tversky import (
+        BinaryTverskyLoss,
+        TverskyLoss,
+        binary_tversky_loss,
+        tversky_loss,
+    )
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -58,6 +86,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BinaryDiceLoss",
+    "BinaryFocalTverskyLoss",
+    "BinaryJaccardLoss",
+    "BinaryTverskyLoss",
     "Card",
     "CauchyLoss",
     "CharbonnierLoss",
@@ -65,10 +96,16 @@ __all__ = [
     "CrossEntropyLoss",
     "DiceLoss",
     "ExpectileLoss",
+    "FocalTverskyLoss",
     "GemanMcClureLoss",
     "HalfMSELoss",
     "HingeEmbeddingLoss",
     "HuberLoss",
+    "JaccardLoss",
+    "KLDivFromLogitsLoss",
+    "KLDivFromProbabilitiesLoss",
+    "KLDivLoss",
+    "KLDivWithLogitsLoss",
     "L1Loss",
     "L2NormLoss",
     "LogCoshLoss",
@@ -86,8 +123,12 @@ __all__ = [
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "TukeyLoss",
+    "TverskyLoss",
     "WelschLoss",
     "binary_dice_loss",
+    "binary_focal_tversky_loss",
+    "binary_jaccard_loss",
+    "binary_tversky_loss",
     "card",
     "cards",
     "cauchy_loss",
@@ -99,11 +140,17 @@ __all__ = [
     "expectile_loss",
     "explain",
     "find",
+    "focal_tversky_loss",
     "geman_mcclure_loss",
     "half_mse_loss",
     "hinge_embedding_loss",
     "huber_loss",
     "inspect",
+    "jaccard_loss",
+    "kl_div",
+    "kl_div_from_logits_loss",
+    "kl_div_from_probabilities_loss",
+    "kl_div_with_logits_loss",
     "l1_loss",
     "l2_norm_loss",
     "log_cosh_loss",
@@ -120,11 +167,15 @@ __all__ = [
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
+    "tversky_loss",
     "welsch_loss",
 ]
 
 _HOME = {
     "BinaryDiceLoss": "lossmith.losses.region.dice",
+    "BinaryFocalTverskyLoss": "lossmith.losses.region.focal_tversky",
+    "BinaryJaccardLoss": "lossmith.losses.region.jaccard",
+    "BinaryTverskyLoss": "lossmith.losses.region.tversky",
     "Card": "lossmith.core.card",
     "CauchyLoss": "lossmith.losses.elementwise.cauchy",
     "CharbonnierLoss": "lossmith.losses.elementwise.charbonnier",
@@ -132,10 +183,16 @@ _HOME = {
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
     "DiceLoss": "lossmith.losses.region.dice",
     "ExpectileLoss": "lossmith.losses.elementwise.expectile",
+    "FocalTverskyLoss": "lossmith.losses.region.focal_tversky",
     "GemanMcClureLoss": "lossmith.losses.elementwise.geman_mcclure",
     "HalfMSELoss": "lossmith.losses.elementwise.mse",
     "HingeEmbeddingLoss": "lossmith.losses.embedding.hinge_embedding",
     "HuberLoss": "lossmith.losses.elementwise.huber",
+    "JaccardLoss": "lossmith.losses.region.jaccard",
+    "KLDivFromLogitsLoss": "lossmith.losses.distribution.kl_div",
+    "KLDivFromProbabilitiesLoss": "lossmith.losses.distribution.kl_div",
+    "KLDivLoss": "lossmith.losses.distribution.kl_div",
+    "KLDivWithLogitsLoss": "lossmith.losses.distribution.kl_div",
     "L1Loss": "lossmith.losses.elementwise.l1",
     "L2NormLoss": "lossmith.losses.elementwise.rmse",
     "LogCoshLoss": "lossmith.losses.elementwise.log_cosh",
@@ -153,8 +210,12 @@ _HOME = {
     "TripletMarginLoss": "lossmith.losses.embedding.triplet_margin",
     "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
+    "TverskyLoss": "lossmith.losses.region.tversky",
     "WelschLoss": "lossmith.losses.elementwise.welsch",
     "binary_dice_loss": "lossmith.losses.region.dice",
+    "binary_focal_tversky_loss": "lossmith.losses.region.focal_tversky",
+    "binary_jaccard_loss": "lossmith.losses.region.jaccard",
+    "binary_tversky_loss": "lossmith.losses.region.tversky",
     "card": "lossmith.core.catalogue",
     "cards": "lossmith.core.catalogue",
     "cauchy_loss": "lossmith.losses.elementwise.cauchy",
@@ -166,11 +227,17 @@ _HOME = {
     "expectile_loss": "lossmith.losses.elementwise.expectile",
     "explain": "lossmith.teach.explain",
     "find": "lossmith.core.catalogue",
+    "focal_tversky_loss": "lossmith.losses.region.focal_tversky",
     "geman_mcclure_loss": "lossmith.losses.elementwise.geman_mcclure",
     "half_mse_loss": "lossmith.losses.elementwise.mse",
     "hinge_embedding_loss": "lossmith.losses.embedding.hinge_embedding",
     "huber_loss": "lossmith.losses.elementwise.huber",
     "inspect": "lossmith.teach.inspect",
+    "jaccard_loss": "lossmith.losses.region.jaccard",
+    "kl_div": "lossmith.losses.distribution.kl_div",
+    "kl_div_from_logits_loss": "lossmith.losses.distribution.kl_div",
+    "kl_div_from_probabilities_loss": "lossmith.losses.distribution.kl_div",
+    "kl_div_with_logits_loss": "lossmith.losses.distribution.kl_div",
     "l1_loss": "lossmith.losses.elementwise.l1",
     "l2_norm_loss": "lossmith.losses.elementwise.rmse",
     "log_cosh_loss": "lossmith.losses.elementwise.log_cosh",
@@ -187,6 +254,7 @@ _HOME = {
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",
+    "tversky_loss": "lossmith.losses.region.tversky",
     "welsch_loss": "lossmith.losses.elementwise.welsch",
 }
 _MODULES = {

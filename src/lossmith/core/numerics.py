@@ -33,6 +33,24 @@ def log1mexp(x: Tensor) -> Tensor:
     return torch.where(small, left, right)
 
 
+def expm1(x: Tensor) -> Tensor:
+    """``exp(x) - 1`` with full relative accuracy, gradient included.
+
+    torch takes ``result + 1`` for the gradient ``exp(x)``, which keeps no digits far left of 0.
+    """
+    left = x < -0.5
+    far = torch.exp(torch.where(left, x, 0.0)) - 1
+    return torch.where(left, far, torch.expm1(torch.where(left, 0.0, x)))
+
+
+def log1p_square(x: Tensor) -> Tensor:
+    """``log(1 + x^2)`` with full relative accuracy, without overflow of the square."""
+    far = x.abs() > 1
+    outer = torch.where(far, x, 1.0)
+    inner = torch.where(far, 1 / outer, x)
+    return 2 * outer.abs().log() + torch.log1p(inner * inner)
+
+
 def xlogy(x: Tensor, y: Tensor) -> Tensor:
     """``x log(y)`` with 0 where ``x = 0``, whatever ``y`` is; its gradient in ``y`` is 0 there.
 
@@ -175,3 +193,12 @@ def accurate_log_softmax(input: Tensor, *, dim: int) -> Tensor:
     shifted = input - input.gather(dim, top)
     others = shifted.exp().scatter(dim, top, 0.0).sum(dim, keepdim=True)
     return shifted - torch.log1p(others)
+
+
+def not_below(low: float, x: Tensor) -> Tensor:
+    """``max(x, low)`` with the gradient of ``x`` everywhere.
+
+    For bounds that only rounding can break, and for floors that must not end the learning of what
+    lies under them. The second summand is 0, and carries the gradient.
+    """
+    return torch.where(x < low, low + (x - x.detach()), x)

@@ -1,6 +1,6 @@
 """Absolute error."""
 
-import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -37,7 +37,7 @@ from lossmith.core.reduction import Reduction
         avoid_when="small errors matter: the gradient does not shrink near the target",
         source="Boscovich 1757, De litteraria expeditione per pontificiam ditionem",
     ),
-    native=lambda input, target, reduction: torch._C._nn.l1_loss(input, target, reduction),
+    native=kernels.l1_loss,
 )
 def l1_loss(
     input: Tensor,

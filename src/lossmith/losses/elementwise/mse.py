@@ -1,6 +1,6 @@
 """Squared error: the mean of squares, and half of it."""
 
-import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -33,7 +33,7 @@ from lossmith.core.reduction import Reduction
         avoid_when="a few targets are far off: an error twice as large pulls twice as hard",
         source="Gauss 1809, Theoria motus corporum coelestium",
     ),
-    native=lambda input, target, reduction: torch._C._nn.mse_loss(input, target, reduction),
+    native=kernels.mse_loss,
 )
 def mse_loss(
     input: Tensor,

@@ -1,6 +1,6 @@
 """Smooth L1: absolute error with a parabola at its tip."""
 
-import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -45,7 +45,7 @@ from lossmith.core.reduction import Reduction
         source="Girshick 2015, arXiv:1504.08083",
     ),
     native=lambda input, target, reduction, beta=1.0: (
-        torch._C._nn.smooth_l1_loss(input, target, reduction, beta) if beta else None
+        kernels.smooth_l1_loss(input, target, reduction, beta) if beta else None
     ),
 )
 def smooth_l1_loss(
