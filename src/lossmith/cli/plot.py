@@ -63,10 +63,8 @@ def _parse(text: str) -> "str | Loss":
     import ast
 
     import lossmith
-    from lossmith.see.values import resolve
 
     name, colon, options = text.partition(":")
-    name = resolve(name)
     if not colon:
         return name
     function = lossmith.card(name).function

@@ -30,10 +30,12 @@ def cards() -> dict[str, Card]:
 def card(loss: str | Callable[..., Any]) -> Card:
     """The card of a loss, by name, alias, function, Module class or Module.
 
+    The ending ``_loss`` may be left out.
+
     Example:
         >>> import lossmith
-        >>> lossmith.card("mse").name
-        'mse_loss'
+        >>> lossmith.card("mse").name, lossmith.card("huber").name
+        ('mse_loss', 'huber_loss')
     """
     if not isinstance(loss, str):
         found = getattr(loss, "card", None)
@@ -48,6 +50,8 @@ def card(loss: str | Callable[..., Any]) -> Card:
     for candidate in known.values():
         if loss in candidate.aliases:
             return candidate
+    if f"{loss}_loss" in known:
+        return known[f"{loss}_loss"]
     names = [*known, *(alias for one in known.values() for alias in one.aliases)]
     close = difflib.get_close_matches(loss, names, 3)
     hint = f" (close: {', '.join(close)})" if close else ""

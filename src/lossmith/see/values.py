@@ -84,7 +84,7 @@ class Curve:
 
 def curve(loss: str | Loss | Callable[..., Tensor], **options: Any) -> Curve:
     """Prepare a loss for drawing; refuses what is not an element loss of two arguments."""
-    card = card_of(resolve(loss) if isinstance(loss, str) else loss)
+    card = card_of(loss)
     if card.coupling != "element" or len(card.tensors) != 2:
         fail("loss", "be an element loss of two arguments to be drawn", card.name)
     function = card.function
@@ -101,11 +101,3 @@ def curve(loss: str | Loss | Callable[..., Tensor], **options: Any) -> Curve:
         return function(input, target, reduction="none", **options)
 
     return Curve(f"{card.name} ({text})" if text else card.name, card, call)
-
-
-def resolve(name: str) -> str:
-    """``huber`` means ``huber_loss`` where that is the name in the catalogue."""
-    from lossmith.core.catalogue import cards
-
-    known = cards()
-    return f"{name}_loss" if name not in known and f"{name}_loss" in known else name
