@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -246,10 +247,12 @@ def gradient_is_finite_where_arguments_coincide(case: Case) -> None:
 @check(lambda case: case.card.convex)
 def loss_is_convex(case: Case) -> None:
     """f(mid) <= mean of the ends, on random segments of the first argument."""
+    domain = next(iter(case.way.tensors.values()))
+    bounded = isinstance(domain, Interval) and domain.checks_values and domain.high < math.inf
     for seed in range(20):
         start, *rest = case.sample(seed)
         end = case.sample(seed + 100)[0]
-        for scale in (0.1, 1.0, 10.0):
+        for scale in (0.1, 1.0) if bounded else (0.1, 1.0, 10.0):
             low = case(start * scale, *rest, reduction="none")
             high = case(end * scale, *rest, reduction="none")
             middle = case((start + end) / 2 * scale, *rest, reduction="none")
@@ -324,7 +327,9 @@ def loss_equals_its_twin(case: Case) -> None:
     for reduction in case.card.reductions:
         tensors = case.sample(6, grad=True)
         ours = case(*tensors, reduction=reduction)
-        theirs = twin(*tensors, **case.options_like(tensors), reduction=reduction)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # whatever the twin has to say about its own reductions
+            theirs = twin(*tensors, **case.options_like(tensors), reduction=reduction)
         same(ours.detach(), theirs.detach(), f"reduction {reduction}", factor=64)
         mine = gradients(case, tensors, ours.sum())
         for left, right in zip(mine, gradients(case, tensors, theirs.sum()), strict=True):

@@ -24,8 +24,8 @@ from lossmith.core.reduction import Terms, reduce
 
 P = ParamSpec("P")
 REGISTRY: dict[str, Card] = {}
-# torch's private enumeration of reductions, for the native kernels
-NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2}
+# torch's private enumeration of reductions, for the native kernels; it has no number for the last
+NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
 
 
 def loss(
