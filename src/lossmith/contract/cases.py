@@ -135,4 +135,6 @@ def cases(card: Card, oracle: Callable[..., Any] | None = None) -> Iterator[Case
 
 
 def _short(value: Any) -> str:
-    return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    if isinstance(value, Tensor):
+        return f"tensor{tuple(value.shape)}"
+    return getattr(value, "__name__", repr(value))  # the address in a function's repr is no name

@@ -27,7 +27,7 @@ def any_value(value: object) -> str:
     """A tensor, a number or an option."""
     if isinstance(value, Tensor):
         return tensor(value)
-    return number(value) if isinstance(value, float) else repr(value)
+    return number(value) if isinstance(value, float) else getattr(value, "__name__", repr(value))
 
 
 def total(terms: Sequence[str], factors: Sequence[str] | None = None) -> str:
