@@ -61,13 +61,15 @@ def plot(
 def _parse(text: str) -> "str | Loss":
     """``huber:delta=0.5,reduction=sum`` as a Module; a bare name stays a name."""
     import ast
+    import sys
 
-    import lossmith
+    from lossmith.core.catalogue import card
 
     name, colon, options = text.partition(":")
     if not colon:
         return name
-    function = lossmith.card(name).function
+    function = card(name).function
+    assert function is not None
     fields: dict[str, Any] = {}
     for option in options.split(","):
         key, equals, value = option.partition("=")
@@ -77,10 +79,9 @@ def _parse(text: str) -> "str | Loss":
             fields[key.strip()] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             fields[key.strip()] = value
-    for public in lossmith.__all__:
-        module = getattr(lossmith, public)
-        if isinstance(module, type) and getattr(module, "function", None) is function:
-            return module(**fields)
+    for found in vars(sys.modules[function.__module__]).values():
+        if isinstance(found, type) and getattr(found, "function", None) is function:
+            return found(**fields)
     raise ValueError(f"options must belong to a loss with a Module, got {text!r}")
 
 
