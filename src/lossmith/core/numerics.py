@@ -106,6 +106,20 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     return root * unit.squeeze(dim)
 
 
+def unit(x: Tensor, dim: int = -1) -> Tensor:
+    """Vectors along ``dim`` brought to length 1; the zero vector stays 0 and passes no gradient.
+
+    Scaled by the largest element first, as in :func:`safe_norm`.
+    """
+    if x.shape[dim] == 0:
+        return x
+    largest = x.abs().amax(dim, keepdim=True).detach()
+    scaled = x / torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    square = (scaled * scaled).sum(dim, keepdim=True)
+    zero = square == 0
+    return scaled * torch.where(zero, 0.0, torch.where(zero, 1.0, square).rsqrt())
+
+
 def softmax(input: Tensor, *, dim: int) -> Tensor:
     """Softmax along ``dim`` (required: torch's default guesses it from the rank).
 

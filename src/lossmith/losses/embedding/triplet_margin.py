@@ -12,6 +12,8 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import safe_norm
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+from lossmith.engine.pull import squares_fit, with_pull
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 EPS = 1e-6
@@ -33,7 +35,7 @@ def _hinge(
     return (margin + near - far).clamp(min=0)
 
 
-def _native(
+def _one_pass(
     anchor: Tensor,
     positive: Tensor,
     negative: Tensor,
@@ -43,11 +45,43 @@ def _native(
     eps: float = EPS,
     swap: bool = False,
 ) -> Tensor | None:
-    # torch squares as it is: with eps at hand nothing can vanish, and what overflows shows.
-    if p not in (1, 2) or eps < EPS:
+    leaves = (anchor, positive, negative)
+    if p != 2 or swap or anchor.ndim != 2 or not eager(*leaves):
         return None
-    value = torch.triplet_margin_loss(anchor, positive, negative, margin, p, eps, swap, reduction)
-    return value if value.isfinite().all() else None
+    with torch.no_grad():
+        to_near, to_far = (anchor - positive).add_(eps), (anchor - negative).add_(eps)
+        near, far = (
+            torch.linalg.vector_norm(to_near, dim=1),
+            torch.linalg.vector_norm(to_far, dim=1),
+        )
+        if not squares_fit(near, far):
+            return None
+        cost = (near + margin).sub_(far)
+        value = cost.clamp(min=0)
+
+    def plain(*tensors: Tensor) -> Tensor:
+        return _hinge(*tensors, lambda x, y: safe_norm(x - y + eps), margin, swap)
+
+    kept = (to_near, to_far, near, far, cost)
+    return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=kept)
+
+
+def _pull(
+    grad: Tensor,
+    needed: tuple[bool, ...],
+    to_near: Tensor,
+    to_far: Tensor,
+    near: Tensor,
+    far: Tensor,
+    cost: Tensor,
+) -> tuple[Tensor | None, ...]:
+    grad = grad * (cost >= 0)
+    by_near, by_far = (grad / near).unsqueeze(1), (grad / far).unsqueeze(1)
+    return (
+        torch.addcmul(to_near * by_near, to_far, by_far, value=-1) if needed[0] else None,
+        to_near * -by_near if needed[1] else None,
+        to_far * by_far if needed[2] else None,
+    )
 
 
 @loss(
@@ -73,7 +107,7 @@ def _native(
         avoid_when="triplets come at random: most soon cost nothing and teach nothing",
         source=SOURCE,
     ),
-    native=_native,
+    native=_one_pass,
 )
 def triplet_margin_loss(
     anchor: Tensor,
