@@ -1,7 +1,6 @@
 """A card: the claims about one loss that a machine can check, and the advice a person needs.
 
-The mathematics to run is the function's body, the prose is its docstring, names and defaults are
-its signature; none of these is repeated here.
+Mathematics, prose, names and defaults are the function's own; none of them is repeated here.
 """
 
 from collections.abc import Callable, Mapping
