@@ -49,8 +49,20 @@ if TYPE_CHECKING:
         hinge_loss,
         squared_hinge_loss,
     )
+    from lossmith.losses.classification.multi_margin import MultiMarginLoss, multi_margin_loss
+    from lossmith.losses.classification.multiclass_hinge import (
+        MulticlassHingeLoss,
+        WestonWatkinsHingeLoss,
+        multiclass_hinge_loss,
+        weston_watkins_hinge_loss,
+    )
+    from lossmith.losses.classification.multilabel_soft_margin import (
+        MultiLabelSoftMarginLoss,
+        multilabel_soft_margin_loss,
+    )
     from lossmith.losses.classification.nll import NLLLoss, NLLLoss2d, nll_loss
     from lossmith.losses.classification.soft_margin import SoftMarginLoss, soft_margin_loss
+    from lossmith.losses.classification.zero_one import ZeroOneLoss, zero_one_loss
     from lossmith.losses.distribution.kl_div import (
         KLDivFromLogitsLoss,
         KLDivFromProbabilitiesLoss,
@@ -154,6 +166,9 @@ __all__ = [
     "Loss",
     "MSELoss",
     "MarginRankingLoss",
+    "MultiLabelSoftMarginLoss",
+    "MultiMarginLoss",
+    "MulticlassHingeLoss",
     "NLLLoss",
     "NLLLoss2d",
     "PinballLoss",
@@ -172,6 +187,8 @@ __all__ = [
     "TukeyLoss",
     "TverskyLoss",
     "WelschLoss",
+    "WestonWatkinsHingeLoss",
+    "ZeroOneLoss",
     "barron_loss",
     "barron_nll_loss",
     "binary_cross_entropy",
@@ -213,6 +230,9 @@ __all__ = [
     "loss",
     "margin_ranking_loss",
     "mse_loss",
+    "multi_margin_loss",
+    "multiclass_hinge_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "pinball_loss",
     "poisson_nll_loss",
@@ -228,6 +248,8 @@ __all__ = [
     "tukey_loss",
     "tversky_loss",
     "welsch_loss",
+    "weston_watkins_hinge_loss",
+    "zero_one_loss",
 ]
 
 _HOME = {
@@ -266,6 +288,9 @@ _HOME = {
     "Loss": "lossmith.core.module",
     "MSELoss": "lossmith.losses.elementwise.mse",
     "MarginRankingLoss": "lossmith.losses.ranking.margin_ranking",
+    "MultiLabelSoftMarginLoss": "lossmith.losses.classification.multilabel_soft_margin",
+    "MultiMarginLoss": "lossmith.losses.classification.multi_margin",
+    "MulticlassHingeLoss": "lossmith.losses.classification.multiclass_hinge",
     "NLLLoss": "lossmith.losses.classification.nll",
     "NLLLoss2d": "lossmith.losses.classification.nll",
     "PinballLoss": "lossmith.losses.elementwise.pinball",
@@ -284,6 +309,8 @@ _HOME = {
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
     "TverskyLoss": "lossmith.losses.region.tversky",
     "WelschLoss": "lossmith.losses.elementwise.welsch",
+    "WestonWatkinsHingeLoss": "lossmith.losses.classification.multiclass_hinge",
+    "ZeroOneLoss": "lossmith.losses.classification.zero_one",
     "barron_loss": "lossmith.losses.elementwise.adaptive",
     "barron_nll_loss": "lossmith.losses.elementwise.adaptive",
     "binary_cross_entropy": "lossmith.losses.classification.binary_cross_entropy",
@@ -325,6 +352,9 @@ _HOME = {
     "loss": "lossmith.core.loss",
     "margin_ranking_loss": "lossmith.losses.ranking.margin_ranking",
     "mse_loss": "lossmith.losses.elementwise.mse",
+    "multi_margin_loss": "lossmith.losses.classification.multi_margin",
+    "multiclass_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
+    "multilabel_soft_margin_loss": "lossmith.losses.classification.multilabel_soft_margin",
     "nll_loss": "lossmith.losses.classification.nll",
     "pinball_loss": "lossmith.losses.elementwise.pinball",
     "poisson_nll_loss": "lossmith.losses.elementwise.poisson_nll",
@@ -340,6 +370,8 @@ _HOME = {
     "tukey_loss": "lossmith.losses.elementwise.tukey",
     "tversky_loss": "lossmith.losses.region.tversky",
     "welsch_loss": "lossmith.losses.elementwise.welsch",
+    "weston_watkins_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
+    "zero_one_loss": "lossmith.losses.classification.zero_one",
 }
 _MODULES = {
     "choose",

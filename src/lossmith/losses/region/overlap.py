@@ -87,11 +87,17 @@ def overlap(pixels: Pixels) -> Overlap:
 def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
     """``wrong / (wrong + right + smooth)``; 0 where there is nothing to get wrong.
 
-    Nothing means below the smallest normal number: beyond it the gradient would overflow.
+    Through the smaller over the larger part: the derivative of the plain fraction by ``wrong`` is
+    a difference of two numbers that agree to all digits where nearly everything is wrong.
     """
-    total = wrong + right + smooth
-    empty = total < torch.finfo(total.dtype).tiny
-    return torch.where(empty, 0.0, wrong) / torch.where(empty, 1.0, total)
+    right = right + smooth
+    mostly_wrong = wrong > right
+    less = torch.where(mostly_wrong, right, wrong)
+    more = torch.where(mostly_wrong, wrong, right)
+    # below the smallest normal number there is nothing: 1 / more would overflow
+    nothing = more < torch.finfo(more.dtype).tiny
+    odds = torch.where(nothing, 0.0, less) / torch.where(nothing, 1.0, more)
+    return torch.where(mostly_wrong & ~nothing, 1.0, odds) / (1 + odds)
 
 
 def over_classes(value: Tensor, weight: Tensor | None, include_background: bool) -> Tensor:

@@ -1,0 +1,168 @@
+"""Jaccard: one minus the intersection of prediction and mask over their union."""
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Card
+from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
+from lossmith.core.loss import loss
+from lossmith.core.module import Loss
+from lossmith.core.reduction import Reduction
+from lossmith.losses.region.overlap import (
+    BY_CLASS,
+    BY_MASK,
+    class_pixels,
+    mask_pixels,
+    over_classes,
+    overlap,
+    share,
+)
+
+FORMULA = r"1 - \frac{\sum_i p_i t_i + s}{\sum_i (p_i + t_i - p_i t_i) + s}"
+SOURCE = "Rahman 2016, doi:10.1007/978-3-319-50835-1_22"
+
+
+@loss(
+    Card(
+        task="segmentation",
+        coupling="statistics",
+        formula=rf"\operatorname{{mean}}_c \left( {FORMULA} \right)",
+        signatures=BY_CLASS,
+        options={
+            "smooth": NONNEGATIVE,
+            "weight": Vector(within=NONNEGATIVE),
+            "include_background": FLAG,
+            "ignore_index": Whole(),
+        },
+        variants=(
+            {"smooth": 0.0, "ignore_index": 1},
+            {
+                "smooth": 1e-5,
+                "include_background": False,
+                "weight": torch.tensor([1.0, 0.5, 0.0, 2.0]),
+            },
+        ),
+        elicits="region of largest overlap",
+        link="softmax",
+        aliases=("jaccard", "iou_loss", "soft_iou"),
+        use_when="the score is intersection over union (IoU)",
+        avoid_when="probabilities have to be calibrated, or many images lack the region",
+        source=SOURCE,
+    )
+)
+def jaccard_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    smooth: float = 1.0,
+    weight: Tensor | None = None,
+    include_background: bool = True,
+    ignore_index: int = -100,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """One minus intersection over union of softmax probabilities, mean over classes.
+
+    Each sample and class has its own ratio. A class that is neither predicted nor present is
+    perfect (0). For one logit per position see :func:`binary_jaccard_loss`.
+
+    Args:
+        input: Logits, ``(N, C, *)`` with two or more classes, floating point, any real value.
+        target: Label map, class indices in [0, C-1], ``(N, *)``, integers; or memberships in
+            [0, 1] with the shape of ``input``, floating point.
+        smooth: Added to intersection and union, ``>= 0``, in positions. With 0 a class that is
+            absent from a sample has loss 1 and no gradient, however much of it is predicted.
+        weight: Factor of each class in the mean over classes, ``(C)``, ``>= 0``.
+        include_background: Whether class 0 counts in the mean over classes.
+        ignore_index: Positions of a label map with this value count nowhere; any integer.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+
+    Raises:
+        ValueError: If shapes do not fit, there is one class only, a label is outside [0, C-1], a
+            membership is outside [0, 1], or an option is out of range.
+        TypeError: If ``input`` is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> logits = torch.tensor([[[99.0, 0.0], [0.0, 0.0]]])  # sure of the first position
+        >>> lm.jaccard_loss(logits, torch.tensor([[0, 1]]), smooth=0.0)
+        tensor(0.4167)
+    """
+    hit, false_alarm, miss = overlap(class_pixels(input, target, ignore_index))
+    return over_classes(share(false_alarm + miss, hit, smooth), weight, include_background)
+
+
+class JaccardLoss(Loss):
+    """Module form of :func:`jaccard_loss`; ``weight`` is a buffer."""
+
+    smooth: float = 1.0
+    weight: Tensor | None = None
+    include_background: bool = True
+    ignore_index: int = -100
+    function = staticmethod(jaccard_loss)
+
+
+@loss(
+    Card(
+        task=("segmentation", "binary", "multilabel"),
+        coupling="statistics",
+        formula=FORMULA,
+        signatures=BY_MASK,
+        options={"smooth": NONNEGATIVE},
+        variants=({"smooth": 0.0}, {"smooth": 1e-5}),
+        elicits="region of largest overlap",
+        link="logit",
+        aliases=("binary_jaccard", "binary_iou"),
+        use_when="one mask per sample, scored by intersection over union (IoU)",
+        avoid_when="probabilities have to be calibrated, or many masks are empty",
+        source=SOURCE,
+    )
+)
+def binary_jaccard_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    smooth: float = 1.0,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """One minus intersection over union of sigmoid probabilities, one mask per sample.
+
+    All dimensions after the first are one mask; an empty prediction of an empty mask is perfect
+    (0). Of several masks per sample pass each as a sample: ``input.flatten(0, 1)``.
+
+    Args:
+        input: Logits, ``(N, *)``, floating point, any real value. A position of -inf with target
+            0 counts nowhere.
+        target: Masks in [0, 1], ``(N, *)``, same shape as ``input``, any real dtype or bool.
+        smooth: Added to intersection and union, ``>= 0``, in positions. With 0 an empty mask has
+            loss 1 and no gradient, however much is predicted.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+
+    Raises:
+        ValueError: If the shapes differ, a target is outside [0, 1], or an option is out of range.
+        TypeError: If ``input`` is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> logits = torch.tensor([[0.0, 0.0, -99.0]])  # probabilities 1/2, 1/2 and 0
+        >>> lm.binary_jaccard_loss(logits, torch.tensor([[1, 0, 0]]), smooth=0.0)
+        tensor(0.6667)
+    """
+    hit, false_alarm, miss = overlap(mask_pixels(input, target))
+    return share(false_alarm + miss, hit, smooth)
+
+
+class BinaryJaccardLoss(Loss):
+    """Module form of :func:`binary_jaccard_loss`."""
+
+    smooth: float = 1.0
+    function = staticmethod(binary_jaccard_loss)

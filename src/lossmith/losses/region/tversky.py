@@ -1,0 +1,193 @@
+"""Tversky: overlap in which false alarms and misses have prices of their own."""
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Card
+from lossmith.core.domain import FLAG, NONNEGATIVE, POSITIVE, Vector, Whole
+from lossmith.core.loss import loss
+from lossmith.core.module import Loss
+from lossmith.core.reduction import Reduction
+from lossmith.losses.region.overlap import (
+    BY_CLASS,
+    BY_MASK,
+    class_pixels,
+    mask_pixels,
+    over_classes,
+    overlap,
+    share,
+)
+
+FORMULA = (
+    r"1 - \frac{\sum_i p_i t_i + s}"
+    r"{\sum_i p_i t_i + \alpha \sum_i p_i (1 - t_i) + \beta \sum_i (1 - p_i) t_i + s}"
+)
+SOURCE = "Salehi 2017, arXiv:1706.05721"
+
+
+@loss(
+    Card(
+        task="segmentation",
+        coupling="statistics",
+        formula=rf"\operatorname{{mean}}_c \left( {FORMULA} \right)",
+        signatures=BY_CLASS,
+        options={
+            "alpha": POSITIVE,
+            "beta": POSITIVE,
+            "smooth": NONNEGATIVE,
+            "weight": Vector(within=NONNEGATIVE),
+            "include_background": FLAG,
+            "ignore_index": Whole(),
+        },
+        variants=(
+            {"alpha": 0.5, "beta": 0.5, "smooth": 0.0, "ignore_index": 1},
+            {
+                "alpha": 2.0,
+                "beta": 0.1,
+                "smooth": 1e-5,
+                "include_background": False,
+                "weight": torch.tensor([1.0, 0.5, 0.0, 2.0]),
+            },
+        ),
+        elicits="region of largest weighted overlap",
+        link="softmax",
+        aliases=("tversky",),
+        use_when="regions are small and missing them costs more than false alarms",
+        avoid_when="probabilities have to be calibrated, or many images lack the region",
+        source=SOURCE,
+    )
+)
+def tversky_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    smooth: float = 1.0,
+    weight: Tensor | None = None,
+    include_background: bool = True,
+    ignore_index: int = -100,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """One minus the Tversky index of softmax probabilities, mean over classes.
+
+    ``alpha = beta = 0.5`` is Dice (with twice its ``smooth``), ``alpha = beta = 1`` is Jaccard. A
+    class that is neither predicted nor present is perfect (0). For one logit per position see
+    :func:`binary_tversky_loss`.
+
+    Args:
+        input: Logits, ``(N, C, *)`` with two or more classes, floating point, any real value.
+        target: Label map, class indices in [0, C-1], ``(N, *)``, integers; or memberships in
+            [0, 1] with the shape of ``input``, floating point.
+        alpha: Price of a false alarm, ``> 0``; a hit counts 1.
+        beta: Price of a miss, ``> 0``.
+        smooth: Added to numerator and denominator, ``>= 0``, in positions. With 0 a class that is
+            absent from a sample has loss 1 and no gradient, however much of it is predicted.
+        weight: Factor of each class in the mean over classes, ``(C)``, ``>= 0``.
+        include_background: Whether class 0 counts in the mean over classes.
+        ignore_index: Positions of a label map with this value count nowhere; any integer.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+
+    Raises:
+        ValueError: If shapes do not fit, there is one class only, a label is outside [0, C-1], a
+            membership is outside [0, 1], or an option is out of range.
+        TypeError: If ``input`` is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> logits = torch.tensor([[[99.0, 0.0], [0.0, 0.0]]])  # sure of the first position
+        >>> lm.tversky_loss(logits, torch.tensor([[0, 1]]), smooth=0.0)
+        tensor(0.2711)
+    """
+    hit, false_alarm, miss = overlap(class_pixels(input, target, ignore_index))
+    value = share(alpha * false_alarm + beta * miss, hit, smooth)
+    return over_classes(value, weight, include_background)
+
+
+class TverskyLoss(Loss):
+    """Module form of :func:`tversky_loss`; ``weight`` is a buffer."""
+
+    alpha: float = 0.3
+    beta: float = 0.7
+    smooth: float = 1.0
+    weight: Tensor | None = None
+    include_background: bool = True
+    ignore_index: int = -100
+    function = staticmethod(tversky_loss)
+
+
+@loss(
+    Card(
+        task=("segmentation", "binary", "multilabel"),
+        coupling="statistics",
+        formula=FORMULA,
+        signatures=BY_MASK,
+        options={"alpha": POSITIVE, "beta": POSITIVE, "smooth": NONNEGATIVE},
+        variants=(
+            {"alpha": 0.5, "beta": 0.5, "smooth": 0.0},
+            {"alpha": 2.0, "beta": 0.1, "smooth": 1e-5},
+        ),
+        elicits="region of largest weighted overlap",
+        link="logit",
+        aliases=("binary_tversky",),
+        use_when="one small mask per sample, and missing it costs more than false alarms",
+        avoid_when="probabilities have to be calibrated, or many masks are empty",
+        source=SOURCE,
+    )
+)
+def binary_tversky_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    alpha: float = 0.3,
+    beta: float = 0.7,
+    smooth: float = 1.0,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """One minus the Tversky index of sigmoid probabilities, one mask per sample.
+
+    All dimensions after the first are one mask; an empty prediction of an empty mask is perfect
+    (0). Of several masks per sample pass each as a sample: ``input.flatten(0, 1)``.
+
+    Args:
+        input: Logits, ``(N, *)``, floating point, any real value. A position of -inf with target
+            0 counts nowhere.
+        target: Masks in [0, 1], ``(N, *)``, same shape as ``input``, any real dtype or bool.
+        alpha: Price of a false alarm, ``> 0``; a hit counts 1.
+        beta: Price of a miss, ``> 0``.
+        smooth: Added to numerator and denominator, ``>= 0``, in positions. With 0 an empty mask
+            has loss 1 and no gradient, however much is predicted.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+
+    Raises:
+        ValueError: If the shapes differ, a target is outside [0, 1], or an option is out of range.
+        TypeError: If ``input`` is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> logits = torch.tensor([[0.0, 0.0, -99.0]])  # probabilities 1/2, 1/2 and 0
+        >>> target = torch.tensor([[1, 0, 0]])
+        >>> lm.binary_tversky_loss(logits, target, alpha=1.0, beta=2.0, smooth=0.0)
+        tensor(0.7500)
+    """
+    hit, false_alarm, miss = overlap(mask_pixels(input, target))
+    return share(alpha * false_alarm + beta * miss, hit, smooth)
+
+
+class BinaryTverskyLoss(Loss):
+    """Module form of :func:`binary_tversky_loss`."""
+
+    alpha: float = 0.3
+    beta: float = 0.7
+    smooth: float = 1.0
+    function = staticmethod(binary_tversky_loss)
