@@ -30,7 +30,7 @@ def _native(
     full: bool = False,
     eps: float = 1e-8,
 ) -> Tensor | None:
-    if input.device.type != "cpu" or target.dtype is not input.dtype:
+    if input.device.type != "cpu" or target.dtype is not input.dtype or target.requires_grad:
         return None
     value = torch.poisson_nll_loss(input, target, log_input, full, eps, reduction)
     # NaN may be 0 * inf, which the plain form knows to be 0; looking is free on the CPU alone
