@@ -2,12 +2,16 @@
 
 import math
 import sys
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
 
 import lossmith
 from lossmith.contract.cases import cases
+from lossmith.core.loss import REGISTRY
+from lossmith.core.module import Loss
 from lossmith.teach import write
 from lossmith.teach.explain import Explanation, explain
 from lossmith.teach.trace import watch
@@ -71,6 +75,51 @@ def test_steps_are_the_statements_of_the_source() -> None:
 def test_given_shows_defaults_and_not_what_is_absent() -> None:
     explanation = explain("huber_loss", torch.tensor([1.0]), torch.tensor([0.0]))
     assert section(explanation, "Given") == {"input": "[1]", "target": "[0]", "delta": "1"}
+
+
+def test_class_weights_and_sample_weights_multiply_in_the_divisor() -> None:
+    explanation = explain(
+        "cross_entropy",
+        torch.tensor([[2.0, 0.0], [0.0, 5.0]]),
+        torch.tensor([0, 1]),
+        weight=torch.tensor([3.0, 1.0]),
+        sample_weight=torch.tensor([2.0, 1.0]),
+    )
+    mean = section(explanation, "Reduction")["mean"]
+    assert mean.endswith(" / (6 + 1)")
+    assert arithmetic(mean) == pytest.approx(explanation.value.item(), rel=1e-4)
+
+
+def test_random_draws_and_state_are_those_of_one_call() -> None:
+    """The loss is run twice, for its value and for its steps; nobody may notice."""
+    lossmith.cards()  # loaded before the patch, so that they stay when it is undone
+    card = replace(lossmith.card("huber_loss"), options={}, variants=(), name="")
+    with patch.dict(REGISTRY):
+
+        @lossmith.loss(card)
+        def noisy_loss(input, target, *, sample_weight=None, reduction="mean"):
+            noise = torch.rand_like(input)
+            return (input - target) * noise
+
+        class NoisyLoss(Loss):
+            function = staticmethod(noisy_loss)
+            calls = 0
+
+            def forward(self, *tensors, **named):
+                self.calls += 1
+                return super().forward(*tensors, **named)
+
+        torch.manual_seed(0)
+        module = NoisyLoss()
+        explanation = explain(module, torch.ones(1), torch.zeros(1))
+        following = torch.rand(1)
+    assert module.calls == 1
+    assert section(explanation, "Step by step") == {
+        "noise = torch.rand_like(input)": write.tensor(explanation.value.view(1))
+    }
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1)[0], explanation.value)
+    assert torch.equal(torch.rand(1), following)
 
 
 def test_ignored_rows_have_weight_zero() -> None:
