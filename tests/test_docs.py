@@ -1,0 +1,53 @@
+"""The pages in docs/ say what the library does."""
+
+import doctest
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import lossmith
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_build", DOCS / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["errata.md"])
+def test_examples_in_pages_run(page: str) -> None:
+    done = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert done.attempted > 0
+    assert done.failed == 0
+
+
+def test_catalogue_has_a_section_and_a_row_for_each_task_of_each_loss(build: ModuleType) -> None:
+    cards = lossmith.cards()
+    page = build.page(list(cards.values()))
+    for name, card in cards.items():
+        assert page.count(f"\n### {name}\n") == 1
+        assert card.formula in page
+        assert page.count(f"| [`{name}`](#{name}) |") == len(card.tasks)
+
+
+def test_a_table_row_is_one_line_of_three_cells(build: ModuleType) -> None:
+    assert build.cell("|a|\nb") == "\\|a\\| b"
+
+
+def test_check_tells_a_stale_page(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "PAGE", tmp_path / "catalogue.md")
+    assert build.main(["--check"]) == 1
+    assert build.main([]) == 0
+    assert build.main(["--check"]) == 0
+    build.PAGE.write_text("old")
+    assert build.main(["--check"]) == 1
