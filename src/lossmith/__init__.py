@@ -99,9 +99,12 @@ if TYPE_CHECKING:
     from lossmith.losses.elementwise.cauchy import CauchyLoss, cauchy_loss
     from lossmith.losses.elementwise.charbonnier import CharbonnierLoss, charbonnier_loss
     from lossmith.losses.elementwise.expectile import ExpectileLoss, expectile_loss
+    from lossmith.losses.elementwise.gamma_nll import GammaNLLLoss, gamma_nll_loss
+    from lossmith.losses.elementwise.gaussian_nll import GaussianNLLLoss, gaussian_nll_loss
     from lossmith.losses.elementwise.geman_mcclure import GemanMcClureLoss, geman_mcclure_loss
     from lossmith.losses.elementwise.huber import HuberLoss, huber_loss
     from lossmith.losses.elementwise.l1 import L1Loss, l1_loss
+    from lossmith.losses.elementwise.laplace_nll import LaplaceNLLLoss, laplace_nll_loss
     from lossmith.losses.elementwise.log_cosh import LogCoshLoss, log_cosh_loss
     from lossmith.losses.elementwise.mse import HalfMSELoss, MSELoss, half_mse_loss, mse_loss
     from lossmith.losses.elementwise.pinball import PinballLoss, pinball_loss
@@ -110,18 +113,28 @@ if TYPE_CHECKING:
     from lossmith.losses.elementwise.rmse import L2NormLoss, RMSELoss, l2_norm_loss, rmse_loss
     from lossmith.losses.elementwise.smooth_l1 import SmoothL1Loss, smooth_l1_loss
     from lossmith.losses.elementwise.tukey import TukeyLoss, tukey_loss
+    from lossmith.losses.elementwise.tweedie import TweedieLoss, tweedie_loss
     from lossmith.losses.elementwise.welsch import WelschLoss, welsch_loss
+    from lossmith.losses.embedding.center import CenterLoss, center_loss
+    from lossmith.losses.embedding.contrastive import ContrastiveLoss, contrastive_loss
     from lossmith.losses.embedding.cosine_embedding import (
         CosineEmbeddingLoss,
         cosine_embedding_loss,
     )
     from lossmith.losses.embedding.hinge_embedding import HingeEmbeddingLoss, hinge_embedding_loss
+    from lossmith.losses.embedding.info_nce import (
+        InfoNCELoss,
+        NTXentLoss,
+        info_nce_loss,
+        nt_xent_loss,
+    )
     from lossmith.losses.embedding.triplet_margin import (
         TripletMarginLoss,
         TripletMarginWithDistanceLoss,
         triplet_margin_loss,
         triplet_margin_with_distance_loss,
     )
+    from lossmith.losses.ranking.bpr import BPRLoss, bpr_loss
     from lossmith.losses.ranking.margin_ranking import MarginRankingLoss, margin_ranking_loss
     from lossmith.losses.region.dice import BinaryDiceLoss, DiceLoss, binary_dice_loss, dice_loss
     from lossmith.losses.region.focal_tversky import (
@@ -151,6 +164,7 @@ __all__ = [
     "AdaptiveBarronLoss",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BPRLoss",
     "BalancedSoftmaxLoss",
     "BarronLoss",
     "BinaryDiceLoss",
@@ -159,14 +173,18 @@ __all__ = [
     "BinaryTverskyLoss",
     "Card",
     "CauchyLoss",
+    "CenterLoss",
     "CharbonnierLoss",
     "ContractError",
+    "ContrastiveLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
     "DiceLoss",
     "ExpectileLoss",
     "FocalLoss",
     "FocalTverskyLoss",
+    "GammaNLLLoss",
+    "GaussianNLLLoss",
     "GemanMcClureLoss",
     "GeneralizedCrossEntropyLoss",
     "HalfMSELoss",
@@ -174,6 +192,7 @@ __all__ = [
     "HingeEmbeddingLoss",
     "HingeLoss",
     "HuberLoss",
+    "InfoNCELoss",
     "JaccardLoss",
     "KLDivFromLogitsLoss",
     "KLDivFromProbabilitiesLoss",
@@ -182,6 +201,7 @@ __all__ = [
     "L1Loss",
     "L2NormLoss",
     "LDAMLoss",
+    "LaplaceNLLLoss",
     "LogCoshLoss",
     "LogitAdjustedLoss",
     "Loss",
@@ -192,6 +212,7 @@ __all__ = [
     "MulticlassHingeLoss",
     "NLLLoss",
     "NLLLoss2d",
+    "NTXentLoss",
     "PinballLoss",
     "Point",
     "PoissonNLLLoss",
@@ -210,6 +231,7 @@ __all__ = [
     "TripletMarginWithDistanceLoss",
     "TukeyLoss",
     "TverskyLoss",
+    "TweedieLoss",
     "WelschLoss",
     "WestonWatkinsHingeLoss",
     "ZeroOneLoss",
@@ -222,11 +244,14 @@ __all__ = [
     "binary_focal_tversky_loss",
     "binary_jaccard_loss",
     "binary_tversky_loss",
+    "bpr_loss",
     "card",
     "cards",
     "cauchy_loss",
+    "center_loss",
     "charbonnier_loss",
     "check_loss",
+    "contrastive_loss",
     "cosine_embedding_loss",
     "cross_entropy",
     "debug",
@@ -236,6 +261,8 @@ __all__ = [
     "find",
     "focal_loss",
     "focal_tversky_loss",
+    "gamma_nll_loss",
+    "gaussian_nll_loss",
     "geman_mcclure_loss",
     "generalized_cross_entropy_loss",
     "half_mse_loss",
@@ -243,6 +270,7 @@ __all__ = [
     "hinge_embedding_loss",
     "hinge_loss",
     "huber_loss",
+    "info_nce_loss",
     "inspect",
     "jaccard_loss",
     "kl_div",
@@ -251,6 +279,7 @@ __all__ = [
     "kl_div_with_logits_loss",
     "l1_loss",
     "l2_norm_loss",
+    "laplace_nll_loss",
     "ldam_loss",
     "log_cosh_loss",
     "log_softmax",
@@ -262,6 +291,7 @@ __all__ = [
     "multiclass_hinge_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
+    "nt_xent_loss",
     "pinball_loss",
     "poisson_nll_loss",
     "poly_loss",
@@ -278,6 +308,7 @@ __all__ = [
     "triplet_margin_with_distance_loss",
     "tukey_loss",
     "tversky_loss",
+    "tweedie_loss",
     "welsch_loss",
     "weston_watkins_hinge_loss",
     "zero_one_loss",
@@ -287,6 +318,7 @@ _HOME = {
     "AdaptiveBarronLoss": "lossmith.losses.elementwise.adaptive",
     "BCELoss": "lossmith.losses.classification.binary_cross_entropy",
     "BCEWithLogitsLoss": "lossmith.losses.classification.binary_cross_entropy",
+    "BPRLoss": "lossmith.losses.ranking.bpr",
     "BalancedSoftmaxLoss": "lossmith.losses.classification.balanced_softmax",
     "BarronLoss": "lossmith.losses.elementwise.adaptive",
     "BinaryDiceLoss": "lossmith.losses.region.dice",
@@ -295,14 +327,18 @@ _HOME = {
     "BinaryTverskyLoss": "lossmith.losses.region.tversky",
     "Card": "lossmith.core.card",
     "CauchyLoss": "lossmith.losses.elementwise.cauchy",
+    "CenterLoss": "lossmith.losses.embedding.center",
     "CharbonnierLoss": "lossmith.losses.elementwise.charbonnier",
     "ContractError": "lossmith.contract.api",
+    "ContrastiveLoss": "lossmith.losses.embedding.contrastive",
     "CosineEmbeddingLoss": "lossmith.losses.embedding.cosine_embedding",
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
     "DiceLoss": "lossmith.losses.region.dice",
     "ExpectileLoss": "lossmith.losses.elementwise.expectile",
     "FocalLoss": "lossmith.losses.classification.focal",
     "FocalTverskyLoss": "lossmith.losses.region.focal_tversky",
+    "GammaNLLLoss": "lossmith.losses.elementwise.gamma_nll",
+    "GaussianNLLLoss": "lossmith.losses.elementwise.gaussian_nll",
     "GemanMcClureLoss": "lossmith.losses.elementwise.geman_mcclure",
     "GeneralizedCrossEntropyLoss": "lossmith.losses.classification.generalized_cross_entropy",
     "HalfMSELoss": "lossmith.losses.elementwise.mse",
@@ -310,6 +346,7 @@ _HOME = {
     "HingeEmbeddingLoss": "lossmith.losses.embedding.hinge_embedding",
     "HingeLoss": "lossmith.losses.classification.hinge",
     "HuberLoss": "lossmith.losses.elementwise.huber",
+    "InfoNCELoss": "lossmith.losses.embedding.info_nce",
     "JaccardLoss": "lossmith.losses.region.jaccard",
     "KLDivFromLogitsLoss": "lossmith.losses.distribution.kl_div",
     "KLDivFromProbabilitiesLoss": "lossmith.losses.distribution.kl_div",
@@ -318,6 +355,7 @@ _HOME = {
     "L1Loss": "lossmith.losses.elementwise.l1",
     "L2NormLoss": "lossmith.losses.elementwise.rmse",
     "LDAMLoss": "lossmith.losses.classification.ldam",
+    "LaplaceNLLLoss": "lossmith.losses.elementwise.laplace_nll",
     "LogCoshLoss": "lossmith.losses.elementwise.log_cosh",
     "LogitAdjustedLoss": "lossmith.losses.classification.logit_adjusted",
     "Loss": "lossmith.core.module",
@@ -328,6 +366,7 @@ _HOME = {
     "MulticlassHingeLoss": "lossmith.losses.classification.multiclass_hinge",
     "NLLLoss": "lossmith.losses.classification.nll",
     "NLLLoss2d": "lossmith.losses.classification.nll",
+    "NTXentLoss": "lossmith.losses.embedding.info_nce",
     "PinballLoss": "lossmith.losses.elementwise.pinball",
     "Point": "lossmith.core.card",
     "PoissonNLLLoss": "lossmith.losses.elementwise.poisson_nll",
@@ -346,6 +385,7 @@ _HOME = {
     "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
     "TverskyLoss": "lossmith.losses.region.tversky",
+    "TweedieLoss": "lossmith.losses.elementwise.tweedie",
     "WelschLoss": "lossmith.losses.elementwise.welsch",
     "WestonWatkinsHingeLoss": "lossmith.losses.classification.multiclass_hinge",
     "ZeroOneLoss": "lossmith.losses.classification.zero_one",
@@ -358,11 +398,14 @@ _HOME = {
     "binary_focal_tversky_loss": "lossmith.losses.region.focal_tversky",
     "binary_jaccard_loss": "lossmith.losses.region.jaccard",
     "binary_tversky_loss": "lossmith.losses.region.tversky",
+    "bpr_loss": "lossmith.losses.ranking.bpr",
     "card": "lossmith.core.catalogue",
     "cards": "lossmith.core.catalogue",
     "cauchy_loss": "lossmith.losses.elementwise.cauchy",
+    "center_loss": "lossmith.losses.embedding.center",
     "charbonnier_loss": "lossmith.losses.elementwise.charbonnier",
     "check_loss": "lossmith.contract.api",
+    "contrastive_loss": "lossmith.losses.embedding.contrastive",
     "cosine_embedding_loss": "lossmith.losses.embedding.cosine_embedding",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "debug": "lossmith.core.checks",
@@ -372,6 +415,8 @@ _HOME = {
     "find": "lossmith.core.catalogue",
     "focal_loss": "lossmith.losses.classification.focal",
     "focal_tversky_loss": "lossmith.losses.region.focal_tversky",
+    "gamma_nll_loss": "lossmith.losses.elementwise.gamma_nll",
+    "gaussian_nll_loss": "lossmith.losses.elementwise.gaussian_nll",
     "geman_mcclure_loss": "lossmith.losses.elementwise.geman_mcclure",
     "generalized_cross_entropy_loss": "lossmith.losses.classification.generalized_cross_entropy",
     "half_mse_loss": "lossmith.losses.elementwise.mse",
@@ -379,6 +424,7 @@ _HOME = {
     "hinge_embedding_loss": "lossmith.losses.embedding.hinge_embedding",
     "hinge_loss": "lossmith.losses.classification.hinge",
     "huber_loss": "lossmith.losses.elementwise.huber",
+    "info_nce_loss": "lossmith.losses.embedding.info_nce",
     "inspect": "lossmith.teach.inspect",
     "jaccard_loss": "lossmith.losses.region.jaccard",
     "kl_div": "lossmith.losses.distribution.kl_div",
@@ -387,6 +433,7 @@ _HOME = {
     "kl_div_with_logits_loss": "lossmith.losses.distribution.kl_div",
     "l1_loss": "lossmith.losses.elementwise.l1",
     "l2_norm_loss": "lossmith.losses.elementwise.rmse",
+    "laplace_nll_loss": "lossmith.losses.elementwise.laplace_nll",
     "ldam_loss": "lossmith.losses.classification.ldam",
     "log_cosh_loss": "lossmith.losses.elementwise.log_cosh",
     "log_softmax": "lossmith.core.numerics",
@@ -398,6 +445,7 @@ _HOME = {
     "multiclass_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
     "multilabel_soft_margin_loss": "lossmith.losses.classification.multilabel_soft_margin",
     "nll_loss": "lossmith.losses.classification.nll",
+    "nt_xent_loss": "lossmith.losses.embedding.info_nce",
     "pinball_loss": "lossmith.losses.elementwise.pinball",
     "poisson_nll_loss": "lossmith.losses.elementwise.poisson_nll",
     "poly_loss": "lossmith.losses.classification.poly",
@@ -414,6 +462,7 @@ _HOME = {
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",
     "tversky_loss": "lossmith.losses.region.tversky",
+    "tweedie_loss": "lossmith.losses.elementwise.tweedie",
     "welsch_loss": "lossmith.losses.elementwise.welsch",
     "weston_watkins_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
     "zero_one_loss": "lossmith.losses.classification.zero_one",

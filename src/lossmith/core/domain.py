@@ -28,6 +28,7 @@ class Domain:
         fill: A harmless member of the domain, put where a sample is absent.
         floating: True: floating point only. False: integers or bool only. None: any real dtype.
         dims: Names of the dimensions, once the domain is an argument.
+        number: Whether a Python float may stand for a tensor full of it; the loss spreads it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Domain:
     fill: float = 0.0
     floating: bool | None = True
     dims: tuple[str, ...] = ()
+    number: bool = False
 
     def __call__(self, dims: str) -> "Domain":
         """This domain as an argument with the dimensions named in ``dims``."""
@@ -278,6 +280,43 @@ class Vector:
 
 
 @dataclass(frozen=True)
+class Factor(Vector):
+    """An option that is a tensor which broadcasts against the first argument, or None.
+
+    The loss spreads it with :meth:`spread`; nothing else in lossmith is ever broadcast, but torch
+    documents it for these weights.
+    """
+
+    dims: tuple[str, ...] = ()
+
+    def check_sizes(self, name: str, value: Any, sizes: Sizes) -> None:
+        """Leave the shape to :meth:`spread`."""
+
+    @staticmethod
+    def spread(name: str, factor: Tensor, input: Tensor) -> Tensor:
+        """``factor`` in the dtype of ``input``; refuses a shape that would enlarge ``input``."""
+        try:
+            fits = torch.broadcast_shapes(factor.shape, input.shape) == input.shape
+        except RuntimeError:
+            fits = False
+        if not fits:
+            fail(name, f"broadcast to the shape {tuple(input.shape)} of the input", factor)
+        return factor.to(input)
+
+
+@dataclass(frozen=True)
+class Optional:
+    """An option that follows another rule, or is None."""
+
+    rule: Any
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Let None pass."""
+        if value is not None:
+            self.rule.check_option(name, value)
+
+
+@dataclass(frozen=True)
 class Anything:
     """An option that the loss checks itself (a callable, say). ``why`` says so on the card."""
 
@@ -317,6 +356,7 @@ class Present(Vector):
 REAL = Interval("real", "be real")
 NONNEGATIVE = Interval("nonnegative", "be >= 0", low=0.0)
 POSITIVE = Interval("positive", "be > 0", low=0.0, low_open=True, fill=1.0)
+SPREAD = Interval("nonnegative", "be >= 0", low=0.0, fill=1.0, number=True)
 UNIT = Interval("unit", "lie in [0, 1]", low=0.0, high=1.0, fill=0.5)
 OPEN_UNIT = Interval(
     "open_unit", "lie in (0, 1)", low=0.0, high=1.0, low_open=True, high_open=True, fill=0.5

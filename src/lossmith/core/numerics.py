@@ -81,8 +81,8 @@ def safe_sqrt(square: Tensor) -> Tensor:
 def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     """``p``-norm along ``dim`` with gradient 0 at the zero vector.
 
-    Vectors are divided by their largest element first, so squares neither overflow (from 1e19 in
-    float32) nor vanish (below 1e-23).
+    Vectors are divided by the size of their largest element first, so squares neither overflow
+    (from 1e19 in float32) nor vanish (below 1e-23).
     """
     if x.shape[dim] == 0:
         return x.sum(dim)
@@ -93,7 +93,7 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     if p == 1:
         return size.sum(dim)
     # A factor of its own gradient-free kind: norm(x) = largest * norm(x / largest) for any value.
-    unit = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    unit = _power_of_two(largest)
     scaled = x / unit
     if p == 2:
         root = safe_sqrt((scaled * scaled).sum(dim))
@@ -106,6 +106,11 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     return root * unit.squeeze(dim)
 
 
+def _power_of_two(x: Tensor) -> Tensor:
+    """The power of two at or below each ``x``, by which division is exact; 1 for 0, inf and NaN."""
+    return torch.where((x > 0) & x.isfinite(), x, 1.0).log2().floor().exp2()
+
+
 def unit(x: Tensor, dim: int = -1) -> Tensor:
     """Vectors along ``dim`` brought to length 1; the zero vector stays 0 and passes no gradient.
 
@@ -114,7 +119,7 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
     if x.shape[dim] == 0:
         return x
     largest = x.abs().amax(dim, keepdim=True).detach()
-    scaled = x / torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
+    scaled = x / _power_of_two(largest)
     square = (scaled * scaled).sum(dim, keepdim=True)
     zero = square == 0
     return scaled * torch.where(zero, 0.0, torch.where(zero, 1.0, square).rsqrt())

@@ -1,0 +1,97 @@
+"""Multi-margin: torch's multi-class hinge, averaged over all classes."""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Card, Signature
+from lossmith.core.domain import CLASS, NONNEGATIVE, REAL, Choice, Interval, Vector
+from lossmith.core.loss import loss
+from lossmith.core.module import Loss
+from lossmith.core.numerics import take_class, times
+from lossmith.core.reduction import Reduction
+
+ANY_NUMBER = Interval("number", "be a number")
+
+
+@loss(
+    Card(
+        task="multiclass",
+        coupling="row",
+        formula=r"\frac{w_y}{C} \sum_{c \ne y} \max(0, m - x_y + x_c)^p",
+        signatures=(
+            Signature(input=REAL("N C"), target=CLASS("N"), out="N"),
+            Signature(input=REAL("C"), target=CLASS(""), out=""),
+        ),
+        options={
+            "p": Choice((1, 2)),
+            "margin": ANY_NUMBER,
+            "weight": Vector(within=NONNEGATIVE),
+        },
+        variants=({"p": 2}, {"margin": 0.3}, {"margin": 2.5, "p": 2}),
+        convex=True,
+        same_as="torch.nn.functional.multi_margin_loss",
+        elicits="mode",
+        link="identity",
+        use_when="only the order of the class scores matters",
+        avoid_when="probabilities are wanted",
+        source="Weston & Watkins 1999, Support vector machines for multi-class pattern recognition"
+        " (ESANN)",
+    )
+)
+def multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """How far each wrong class comes within the margin of the right one.
+
+    The sum over the wrong classes is divided by the number of all classes, as in torch.
+
+    Args:
+        input: Class scores, ``(N, C)`` or ``(C)``, floating point, any real value.
+        target: Class indices in [0, C-1], ``(N)`` or ``()``, integers.
+        p: Power of the shortfall, 1 or 2.
+        margin: Lead from which a wrong class costs nothing, any number.
+        weight: Factor of each target class, ``(C)``, ``>= 0``; the mean divides by the number of
+            samples, as in torch.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``; dtype of ``input``.
+
+    Raises:
+        ValueError: If shapes do not fit, a class is outside [0, C-1], or ``p`` is neither 1 nor 2.
+        TypeError: If ``input`` is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> scores = torch.tensor([[0.1, 0.2, 0.7], [0.2, 0.5, 0.3]])
+        >>> lm.multi_margin_loss(scores, torch.tensor([1, 2]), reduction="none")
+        tensor([0.8000, 0.7000])
+    """
+    dim = input.ndim - 1
+    own = take_class(input, target, dim=dim).unsqueeze(dim)
+    short = torch.relu(margin - own + input)
+    if p == 2:
+        short = short * short
+    # the own class would add margin^p; it is taken out, not subtracted, which would round
+    short = short.scatter(dim, target.unsqueeze(dim), 0.0)
+    value = short.sum(dim) / input.shape[dim]
+    return value if weight is None else times(cast(Tensor, weight.to(input)[target]), value)
+
+
+class MultiMarginLoss(Loss):
+    """Module form of :func:`multi_margin_loss`; ``weight`` is a buffer."""
+
+    p: int = 1
+    margin: float = 1.0
+    weight: Tensor | None = None
+    function = staticmethod(multi_margin_loss)
