@@ -155,6 +155,12 @@ if TYPE_CHECKING:
         binary_tversky_loss,
         tversky_loss,
     )
+    from lossmith.losses.sequence.ctc import (
+        CTCLoss,
+        CTCWithLogitsLoss,
+        ctc_loss,
+        ctc_with_logits_loss,
+    )
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -171,6 +177,8 @@ __all__ = [
     "BinaryFocalTverskyLoss",
     "BinaryJaccardLoss",
     "BinaryTverskyLoss",
+    "CTCLoss",
+    "CTCWithLogitsLoss",
     "Card",
     "CauchyLoss",
     "CenterLoss",
@@ -254,6 +262,8 @@ __all__ = [
     "contrastive_loss",
     "cosine_embedding_loss",
     "cross_entropy",
+    "ctc_loss",
+    "ctc_with_logits_loss",
     "debug",
     "dice_loss",
     "expectile_loss",
@@ -325,6 +335,8 @@ _HOME = {
     "BinaryFocalTverskyLoss": "lossmith.losses.region.focal_tversky",
     "BinaryJaccardLoss": "lossmith.losses.region.jaccard",
     "BinaryTverskyLoss": "lossmith.losses.region.tversky",
+    "CTCLoss": "lossmith.losses.sequence.ctc",
+    "CTCWithLogitsLoss": "lossmith.losses.sequence.ctc",
     "Card": "lossmith.core.card",
     "CauchyLoss": "lossmith.losses.elementwise.cauchy",
     "CenterLoss": "lossmith.losses.embedding.center",
@@ -408,6 +420,8 @@ _HOME = {
     "contrastive_loss": "lossmith.losses.embedding.contrastive",
     "cosine_embedding_loss": "lossmith.losses.embedding.cosine_embedding",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
+    "ctc_loss": "lossmith.losses.sequence.ctc",
+    "ctc_with_logits_loss": "lossmith.losses.sequence.ctc",
     "debug": "lossmith.core.checks",
     "dice_loss": "lossmith.losses.region.dice",
     "expectile_loss": "lossmith.losses.elementwise.expectile",

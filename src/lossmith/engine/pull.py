@@ -1,4 +1,4 @@
-"""A value that comes with its gradient: for losses whose derivative is cheap once they are computed.
+"""A value that comes with its gradient, for losses whose derivative is cheap once they are known.
 
 torch records one node per kernel and runs them backwards again; a loss that knows its derivative
 keeps what that needs and answers in one node. Asked for a graph of the gradient, it differentiates
@@ -54,7 +54,7 @@ def with_pull(
     Args:
         value: The unreduced loss.
         reduction: torch's number of the reduction.
-        pull: ``pull(grad, needed, *kept)`` returns one gradient per leaf, None where none is needed.
+        pull: ``pull(grad, needed, *kept)`` returns one gradient per leaf, None if not needed.
         plain: ``plain(*leaves)`` is the same value as plain torch.
         leaves: The tensors that gradients flow to.
         kept: What ``pull`` needs.

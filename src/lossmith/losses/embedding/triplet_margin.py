@@ -59,8 +59,8 @@ def _one_pass(
         cost = (near + margin).sub_(far)
         value = cost.clamp(min=0)
 
-    def plain(*tensors: Tensor) -> Tensor:
-        return _hinge(*tensors, lambda x, y: safe_norm(x - y + eps), margin, swap)
+    def plain(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+        return _hinge(anchor, positive, negative, lambda x, y: safe_norm(x - y + eps), margin, swap)
 
     kept = (to_near, to_far, near, far, cost)
     return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=kept)
