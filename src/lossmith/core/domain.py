@@ -217,6 +217,33 @@ class Flags(Domain):
 
 
 @dataclass(frozen=True)
+class Tokens(Domain):
+    """Symbols of a sequence; which of them count depends on its length, so the loss checks them."""
+
+    floating: bool | None = False
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Any class but the first, which is the blank."""
+        return torch.randint(1, sizes["C"], shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Lengths(Domain):
+    """Whole numbers from 0 to the size of the dimension ``of``."""
+
+    floating: bool | None = False
+    of: str = "T"
+
+    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
+        """Refuse lengths beyond the size."""
+        require_range(name, f"lie in [0, {sizes[self.of]}]", value, 0, sizes[self.of])
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """The whole length or one less."""
+        return sizes[self.of] - torch.randint(2, shape, generator=generator)
+
+
+@dataclass(frozen=True)
 class Choice:
     """An option that is one of a few words (or None)."""
 
@@ -372,5 +399,6 @@ LOG_PROBABILITIES = Simplex(
 )
 # Not enforced: what stands behind a mask may be anything. The losses look at what is present.
 GRADE = Grades("grade", "be >= 0 and finite")
+TOKENS = Tokens("tokens", "be a class index")
 MASK = Flags("mask", "be True or False", fill=0.0)
 FLAG = Flag()
