@@ -1,0 +1,318 @@
+"""Connectionist temporal classification: all alignments of a label sequence, summed.
+
+The forward recursion runs in the log semiring and in float64, where a finite lowest number stands
+for log 0: with -inf, differences of two impossible paths would be NaN.
+"""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lossmith.core.card import Card, Signature
+from lossmith.core.checks import fail, require_all, require_range
+from lossmith.core.domain import FLAG, LOG_PROBABILITIES, REAL, TOKENS, Lengths, Whole
+from lossmith.core.loss import loss
+from lossmith.core.module import Loss
+from lossmith.core.reduction import Reduction, Terms
+from lossmith.engine.eligible import eager
+
+IMPOSSIBLE = -1e30  # added once per step it stays finite for 1e278 steps, and no real path gets here
+STEPS = Lengths("lengths", "be a length", of="T")
+SYMBOLS = Lengths("lengths", "be a length", of="S")
+SOURCE = "Graves, Fernandez, Gomez & Schmidhuber 2006, doi:10.1145/1143844.1143891"
+
+
+def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any) -> tuple[Any, ...]:
+    """Lengths may come as tuples, and targets end to end in one dimension, as in torch."""
+    given = [input_lengths, target_lengths]
+    for position, lengths in enumerate(given):
+        if isinstance(lengths, (tuple, list, int)) and not isinstance(lengths, bool):
+            given[position] = torch.as_tensor(cast(Any, lengths))
+    joined = isinstance(scores, Tensor) and isinstance(targets, Tensor) and scores.ndim == 3
+    if joined and targets.ndim == 1 and isinstance(given[1], Tensor) and given[1].ndim == 1:
+        counts: list[int] = given[1].tolist()
+        if sum(counts) != len(targets):
+            fail("targets", f"hold {sum(counts)} symbols, the sum of target_lengths", targets)
+        targets = torch.nn.utils.rnn.pad_sequence(targets.split(counts), batch_first=True)
+    return scores, targets, *given
+
+
+def _checked(targets: Tensor, lengths: Tensor, classes: int, blank: int) -> Tensor:
+    """Targets with 0 behind their ends; refuses symbols that do not exist, and blanks."""
+    if not 0 <= blank < classes:
+        fail("blank", f"be a class index in [0, {classes - 1}]", blank)
+    place = torch.arange(targets.shape[-1], device=targets.device)
+    inside = place < lengths.unsqueeze(-1)
+    present = torch.where(inside, targets, 0)
+    top = classes - 1
+    require_range("targets", f"be a class index in [0, {top}]", present, 0, top)
+    rule = f"differ from the blank {blank}"
+    require_all("targets", rule, (present != blank) | ~inside, present)
+    return present
+
+
+def _forward(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int
+) -> Tensor:
+    """Negative log-likelihood ``(N)`` by Eqs. (6) to (8) of the paper."""
+    steps, batch, _ = log_probs.shape
+    emit = log_probs.double().clamp(min=IMPOSSIBLE)
+    # b l1 b l2 b ...: blanks around every symbol
+    path = torch.stack([torch.full_like(targets, blank), targets], -1).flatten(1)
+    path = F.pad(path, (0, 1), value=blank)
+    # a symbol may be entered from the symbol before it, unless they are equal
+    skip = (path != blank) & (path != F.pad(path[:, :-2], (2, 0), value=blank))
+    # before the first step: at the first blank, having emitted nothing
+    width = path.shape[1]
+    start = torch.arange(width, device=path.device) == 0
+    alpha = torch.where(start, 0.0, IMPOSSIBLE).to(emit).expand(batch, width)
+    emitted = emit.gather(2, path.expand(steps, batch, width))
+    for step in range(steps):
+        after_one = F.pad(alpha[:, :-1], (1, 0), value=IMPOSSIBLE)
+        after_two = F.pad(alpha[:, :-2], (2, 0), value=IMPOSSIBLE)[:, :width]
+        after_two = torch.where(skip, after_two, IMPOSSIBLE)
+        # not logaddexp: its second derivative is NaN where the terms differ by more than 709
+        arrived = torch.stack([alpha, after_one, after_two]).logsumexp(0) + emitted[step]
+        alpha = torch.where((step < input_lengths).unsqueeze(1), arrived, alpha)
+    end = 2 * target_lengths.unsqueeze(1)
+    last_blank = alpha.gather(1, end).squeeze(1)
+    last_symbol = alpha.gather(1, (end - 1).clamp(min=0)).squeeze(1)
+    last_symbol = torch.where(target_lengths > 0, last_symbol, IMPOSSIBLE)
+    return -torch.stack([last_blank, last_symbol]).logsumexp(0)
+
+
+class _OnePass(torch.autograd.Function):
+    """torch's kernel with the true gradient, and the recursion above for higher derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, log_probs: Tensor, *rest: Any) -> Tensor:
+        targets, input_lengths, target_lengths, blank = rest
+        lengths = input_lengths.tolist(), target_lengths.tolist()
+        value, alpha = torch._ctc_loss(log_probs, targets, *lengths, blank, False)
+        ctx.save_for_backward(log_probs, targets, input_lengths, target_lengths, value, alpha)
+        ctx.blank, ctx.lengths = blank, lengths
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        log_probs, targets, input_lengths, target_lengths, value, alpha = ctx.saved_tensors
+        (grad,) = grads
+        nothing = (None,) * 4
+        if torch.is_grad_enabled():  # create_graph
+            plain = _forward(log_probs, targets, input_lengths, target_lengths, ctx.blank)
+            return torch.autograd.grad(plain, log_probs, grad, create_graph=True)[0], *nothing
+        kernel = torch.ops.aten._ctc_loss_backward
+        pull = kernel(grad, log_probs, targets, *ctx.lengths, value, alpha, ctx.blank, False)
+        # torch's gradient is that of the logits: it contains softmax, which is taken out again
+        steps = torch.arange(len(log_probs), device=log_probs.device).unsqueeze(1)
+        share = torch.where((steps < input_lengths).unsqueeze(2), log_probs.exp(), 0.0)
+        return pull - share * grad.unsqueeze(1), *nothing
+
+
+def _fast(log_probs: Tensor, blank: int, *rest: Tensor) -> Tensor | None:
+    """torch's kernel where it serves: eager CPU tensors with every loss finite."""
+    targets, input_lengths, target_lengths = rest
+    if log_probs.device.type != "cpu" or not eager(log_probs):
+        return None
+    # an empty batch is refused by the kernel, an impossible symbol has a NaN gradient there
+    if not (log_probs.numel() and targets.numel() and torch.isfinite(log_probs.detach()).all()):
+        return None
+    targets = _checked(targets, target_lengths, log_probs.shape[2], blank)
+    value = _OnePass.apply(log_probs.double(), targets, input_lengths, target_lengths, blank)
+    # an impossible alignment has a NaN gradient in the kernel
+    return value if torch.isfinite(value.detach()).all() else None
+
+
+def _terms(value: Tensor, target_lengths: Tensor, zero_infinity: bool, like: Tensor) -> Terms:
+    """Infinite losses, and torch's mean: of the losses per symbol."""
+    infinite = value >= -IMPOSSIBLE / 2
+    bounded = torch.where(infinite, 0.0 if zero_infinity else torch.inf, value).to(like.dtype)
+    return Terms(bounded, mean_of=bounded / target_lengths.clamp(min=1).to(like.dtype))
+
+
+def _ctc(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    blank: int,
+    zero_infinity: bool,
+) -> Terms:
+    alone = log_probs.ndim == 2
+    if alone:
+        log_probs, targets = log_probs.unsqueeze(1), targets.unsqueeze(0)
+        input_lengths, target_lengths = input_lengths.unsqueeze(0), target_lengths.unsqueeze(0)
+    value = _fast(log_probs, blank, targets, input_lengths, target_lengths)
+    if value is None:
+        present = _checked(targets, target_lengths, log_probs.shape[2], blank)
+        value = _forward(log_probs, present, input_lengths, target_lengths, blank)
+    if alone:
+        value, target_lengths = value.squeeze(0), target_lengths.squeeze(0)
+    return _terms(value, target_lengths, zero_infinity, log_probs)
+
+
+@loss(
+    Card(
+        task="sequence",
+        coupling="path",
+        formula=r"-\log \sum_{\pi \in \mathcal{B}^{-1}(y)} \prod_t p_t(\pi_t)",
+        signatures=(
+            Signature(
+                log_probs=LOG_PROBABILITIES("T N C"),
+                targets=TOKENS("N S"),
+                input_lengths=STEPS("N"),
+                target_lengths=SYMBOLS("N"),
+                out="N",
+            ),
+            Signature(
+                log_probs=LOG_PROBABILITIES("T C"),
+                targets=TOKENS("S"),
+                input_lengths=STEPS(""),
+                target_lengths=SYMBOLS(""),
+                out="",
+            ),
+        ),
+        options={"blank": Whole(0), "zero_infinity": FLAG},
+        variants=({"zero_infinity": True},),
+        plain_mean=False,
+        elicits="distribution",
+        aliases=("ctc",),
+        use_when="labels are shorter than the input and their places in it are unknown",
+        avoid_when="the alignment is known, or labels may be longer than the input",
+        source=SOURCE,
+    ),
+    arrange=_arrange,
+)
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    blank: int = 0,
+    zero_infinity: bool = False,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Terms:
+    """Negative log-probability of a label sequence, over all its alignments.
+
+    Deterministic, twice differentiable. The gradient is that of the log-probabilities themselves,
+    minus the posterior of each symbol at each step; through a log-softmax it is torch's.
+
+    Args:
+        log_probs: Log-probabilities, ``(T, N, C)`` or ``(T, C)``, floating point; not logits.
+        targets: Class indices in [0, C-1] without the blank, ``(N, S)`` with anything behind
+            their ends, or all end to end in one dimension; ``(S)`` for one sequence.
+        input_lengths: Steps of each sample, in [0, T], ``(N)`` or ``()``, integers; or a tuple.
+        target_lengths: Symbols of each sample, in [0, S], ``(N)`` or ``()``, integers; or a tuple.
+        blank: Class of the blank, in [0, C-1].
+        zero_infinity: Whether samples that no alignment fits count 0 instead of infinity; their
+            gradient is 0 either way.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (of the losses per target symbol, divided by the sum of the weights),
+            ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``; dtype of ``log_probs``.
+
+    Raises:
+        ValueError: If shapes do not fit, a symbol does not exist or is the blank, or a length is
+            out of range.
+        TypeError: If ``log_probs`` is not floating point, or another tensor not of integers.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> log_probs = torch.full((2, 1, 3), 1 / 3).log()
+        >>> symbols, one = torch.tensor([[1]]), torch.tensor([1])
+        >>> lm.ctc_loss(log_probs, symbols, torch.tensor([2]), one)  # 3 of 9 alignments
+        tensor(1.0986)
+    """
+    return _ctc(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
+
+
+class CTCLoss(Loss):
+    """Module form of :func:`ctc_loss`."""
+
+    blank: int = 0
+    zero_infinity: bool = False
+    function = staticmethod(ctc_loss)
+
+
+@loss(
+    Card(
+        task="sequence",
+        coupling="path",
+        formula=r"-\log \sum_{\pi \in \mathcal{B}^{-1}(y)} \prod_t"
+        r" \operatorname{softmax}(x_t)_{\pi_t}",
+        signatures=(
+            Signature(
+                input=REAL("T N C"),
+                targets=TOKENS("N S"),
+                input_lengths=STEPS("N"),
+                target_lengths=SYMBOLS("N"),
+                out="N",
+            ),
+        ),
+        options={"blank": Whole(0), "zero_infinity": FLAG},
+        variants=({"zero_infinity": True},),
+        plain_mean=False,
+        elicits="distribution",
+        use_when="the model gives logits per step, and labels have no known places",
+        avoid_when="the alignment is known, or labels may be longer than the input",
+        source=SOURCE,
+    ),
+    arrange=_arrange,
+)
+def ctc_with_logits_loss(
+    input: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    blank: int = 0,
+    zero_infinity: bool = False,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Terms:
+    """Negative log-probability of a label sequence, from logits.
+
+    Args:
+        input: Logits, ``(T, N, C)``, floating point, any real value.
+        targets: Class indices in [0, C-1] without the blank, ``(N, S)`` with anything behind
+            their ends, or all end to end in one dimension.
+        input_lengths: Steps of each sample, in [0, T], ``(N)``, integers; or a tuple.
+        target_lengths: Symbols of each sample, in [0, S], ``(N)``, integers; or a tuple.
+        blank: Class of the blank, in [0, C-1].
+        zero_infinity: Whether samples that no alignment fits count 0 instead of infinity; their
+            gradient is 0 either way.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (of the losses per target symbol, divided by the sum of the weights),
+            ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``; dtype of ``input``.
+
+    Raises:
+        ValueError: If shapes do not fit, a symbol does not exist or is the blank, or a length is
+            out of range.
+        TypeError: If ``input`` is not floating point, or another tensor not of integers.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> lm.ctc_with_logits_loss(torch.zeros(2, 1, 3), torch.tensor([[1]]), (2,), (1,))
+        tensor(1.0986)
+    """
+    log_probs = torch.log_softmax(input.double(), 2)
+    terms = _ctc(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
+    mean_of = cast(Tensor, terms.mean_of)
+    return Terms(terms.loss.to(input.dtype), mean_of=mean_of.to(input.dtype))
+
+
+class CTCWithLogitsLoss(Loss):
+    """Module form of :func:`ctc_with_logits_loss`."""
+
+    blank: int = 0
+    zero_infinity: bool = False
+    function = staticmethod(ctc_with_logits_loss)
