@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours (2008), which stay apart for colour-blind readers and in grey print
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-STYLES = ("-", "--", "-.", ":")
+# Only the first is solid: a curve that coincides with an earlier one must not hide it
+STYLES = ("-", "--", "-.", ":", (0, (6, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (2, 2)))
 POINTS = 1201  # odd, so that 0 is one of them
 DWARFS, ROOM = 2.5, 1.6  # a curve this many times the next one is cut at this many times it
 MOST_BARS = 80
