@@ -22,7 +22,7 @@ EXPONENT = replace(UNIT, rule="lie in (0, 1]", low_open=True)
         formula=r"\frac{1 - p_y^q}{q}",
         signatures=(*BY_INDEX, *BY_PROBABILITIES),
         options={"q": EXPONENT, "ignore_index": Whole()},
-        variants=({"q": 0.01}, {"q": 1.0, "ignore_index": 1}),
+        variants=({"q": 0.01}, {"q": 1.0}),
         robust=True,
         link="softmax",
         aliases=("gce", "lq_loss", "generalised_cross_entropy"),

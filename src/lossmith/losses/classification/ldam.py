@@ -1,15 +1,19 @@
 """LDAM: cross-entropy in which the target class must win by a margin, larger if it is rare."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card
-from lossmith.core.domain import NONNEGATIVE, POSITIVE, Vector, Whole
+from lossmith.core.card import Card, Signature
+from lossmith.core.domain import CLASS, NONNEGATIVE, POSITIVE, REAL, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import class_nll
 from lossmith.core.reduction import Reduction
-from lossmith.losses.classification.rows import BY_INDEX, class_dim, over_classes
+from lossmith.losses.classification.rows import class_dim, over_classes
+
+COSINE = replace(REAL, spread=0.3)  # any real is taken; ordinary values are cosines
 
 
 @loss(
@@ -19,7 +23,10 @@ from lossmith.losses.classification.rows import BY_INDEX, class_dim, over_classe
         formula=r"-\log \frac{e^{s (x_y - \Delta_y)}}"
         r"{e^{s (x_y - \Delta_y)} + \sum_{c \ne y} e^{s x_c}}, \quad"
         r" \Delta_c = m \left(\frac{\min_k n_k}{n_c}\right)^{1/4}",
-        signatures=BY_INDEX,
+        signatures=(
+            Signature(input=COSINE("N C *"), target=CLASS("N *"), out="N *"),
+            Signature(input=COSINE("C"), target=CLASS(""), out=""),
+        ),
         options={
             "class_counts": Vector(within=POSITIVE),
             "margin": NONNEGATIVE,
@@ -29,7 +36,7 @@ from lossmith.losses.classification.rows import BY_INDEX, class_dim, over_classe
         variants=(
             {"class_counts": torch.tensor([900.0, 60.0, 30.0, 10.0])},
             {"class_counts": torch.tensor([9, 1, 1, 4]), "margin": 2.0, "scale": 1.0},
-            {"margin": 0.0, "scale": 0.5, "ignore_index": 1},
+            {"margin": 0.0, "scale": 0.5},
         ),
         convex=True,
         gradient_bound="scale",

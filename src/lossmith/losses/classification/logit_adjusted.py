@@ -29,7 +29,7 @@ from lossmith.losses.classification.rows import (
         },
         variants=(
             {"prior": torch.tensor([0.9, 0.06, 0.03, 0.01])},
-            {"prior": torch.tensor([9.0, 1.0, 1.0, 4.0]), "temperature": 0.5, "ignore_index": 1},
+            {"prior": torch.tensor([9.0, 1.0, 1.0, 4.0]), "temperature": 0.5},
             {"prior": torch.tensor([9.0, 1.0, 1.0, 4.0]), "temperature": 3.0},
         ),
         convex=True,

@@ -20,7 +20,7 @@ COEFFICIENT = Interval("coefficient", "be >= -1", low=-1.0)
         formula=r"-\log p_y + \epsilon_1 (1 - p_y)",
         signatures=(*BY_INDEX, *BY_PROBABILITIES),
         options={"coefficient": COEFFICIENT, "ignore_index": Whole()},
-        variants=({"coefficient": 2.0, "ignore_index": 1}, {"coefficient": -0.5}),
+        variants=({"coefficient": 2.0}, {"coefficient": -0.5}),
         link="softmax",
         aliases=("poly1", "poly1_cross_entropy", "polyloss"),
         use_when="cross-entropy works, and one more number may be tuned",

@@ -27,7 +27,7 @@ NEGATIVE = Interval("negative", "be < 0", high=0.0, high_open=True)
             "ignore_index": Whole(),
         },
         variants=(
-            {"alpha": 1.0, "beta": 0.5, "log_zero": -6.0, "ignore_index": 1},
+            {"alpha": 1.0, "beta": 0.5, "log_zero": -6.0},
             {"alpha": 0.0, "beta": 2.0, "log_zero": -1.0},
         ),
         link="softmax",

@@ -1,0 +1,33 @@
+"""Balanced softmax (Ren 2020), row by row, in mpmath."""
+
+from mpmath import mp
+
+
+@mp.workdps(60)
+def balanced_softmax_loss(input, target, class_counts=None, ignore_index=-100):
+    if not isinstance(input[0], list):
+        return _one(input, target, class_counts, ignore_index)
+    if isinstance(input[0][0], list):  # (N, C, d): one problem per position
+        return [
+            [
+                _one(
+                    [row[k] for row in sample],
+                    [row[k] for row in label] if isinstance(label[0], list) else label[k],
+                    class_counts,
+                    ignore_index,
+                )
+                for k in range(len(sample[0]))
+            ]
+            for sample, label in zip(input, target, strict=True)
+        ]
+    return [_one(x, t, class_counts, ignore_index) for x, t in zip(input, target, strict=True)]
+
+
+def _one(x, target, class_counts, ignore_index):
+    if target == ignore_index:
+        return mp.zero
+    t = target if isinstance(target, list) else [mp.mpf(c == target) for c in range(len(x))]
+    counts = class_counts or [1] * len(x)
+    odds = [n * mp.exp(value) for n, value in zip(counts, x, strict=True)]
+    total = mp.fsum(odds)
+    return -mp.fsum(share * mp.log(own / total) for share, own in zip(t, odds, strict=True))
