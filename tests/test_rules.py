@@ -27,8 +27,13 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
 
 
 def stalls(tree: ast.Module) -> Iterator[str]:
+    """Looks at values, except in a function that asks ``device.type`` where they are free."""
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    free = {id(call) for f in functions if ".device.type" in ast.unparse(f) for call in calls(f)}
     for call in calls(tree):
         name = ast.unparse(call.func)
+        if id(call) in free:
+            continue
         if isinstance(call.func, ast.Attribute) and call.func.attr in SYNCHRONISING:
             yield f"line {call.lineno}: .{call.func.attr}() synchronises the device"
         if name in SYNCHRONISING_FUNCTIONS or (name == "bool" and call.args):
@@ -159,6 +164,7 @@ def test_rule_catches_its_violation(rule, code: str) -> None:
     ("rule", "code"),
     [
         (stalls, "torch.equals(x)\nx.items()"),
+        (stalls, "def f(x):\n    return x.device.type == 'cpu' and x.max().item() > 0"),
         (mutates, "def f(x):\n    x = x.clone()\n    x.clamp_(0)"),
         (mutates, "def f(x):\n    x.clamp(0)\n    y = x.clone()\n    y += 1"),
         (reduces, "Card(coupling='row')\nx.sum(-1)\nx.mean(dim=1)"),
