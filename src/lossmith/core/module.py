@@ -98,9 +98,12 @@ class Loss(nn.Module):
     def forward(
         self, *tensors: Tensor, sample_weight: Tensor | None = None, **named: Tensor
     ) -> Tensor:
-        """The loss of some tensors, as the functional form computes it."""
-        options = {name: getattr(self, name) for name in type(self).fields}
-        return type(self).function(*tensors, sample_weight=sample_weight, **options, **named)
+        """The loss of some tensors, as the functional form computes it.
+
+        An option that belongs to the batch, such as a mask, may be given here instead.
+        """
+        options = {name: getattr(self, name) for name in type(self).fields} | named
+        return type(self).function(*tensors, sample_weight=sample_weight, **options)
 
     def extra_repr(self) -> str:
         """The fields, as one would type them."""
