@@ -26,15 +26,29 @@ def calls(tree: ast.AST) -> Iterator[ast.Call]:
     return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
 
 
+def couplings(tree: ast.Module) -> set[object]:
+    """The couplings that the cards of a file declare."""
+    return {
+        keyword.value.value
+        for call in calls(tree)
+        for keyword in call.keywords
+        if keyword.arg == "coupling" and isinstance(keyword.value, ast.Constant)
+    }
+
+
 def stalls(tree: ast.Module) -> Iterator[str]:
-    """Looks at values, except in a function that asks ``device.type`` where they are free."""
+    """Looks at values, except in a function that asks ``device.type`` where they are free.
+
+    Losses of paths may list their lengths: these decide shapes, and torch's kernels want lists.
+    """
+    names = SYNCHRONISING - ({"tolist"} if "path" in couplings(tree) else set())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     free = {id(call) for f in functions if ".device.type" in ast.unparse(f) for call in calls(f)}
     for call in calls(tree):
         name = ast.unparse(call.func)
         if id(call) in free:
             continue
-        if isinstance(call.func, ast.Attribute) and call.func.attr in SYNCHRONISING:
+        if isinstance(call.func, ast.Attribute) and call.func.attr in names:
             yield f"line {call.lineno}: .{call.func.attr}() synchronises the device"
         if name in SYNCHRONISING_FUNCTIONS or (name == "bool" and call.args):
             yield f"line {call.lineno}: {name}() synchronises the device"
@@ -91,13 +105,8 @@ def reduces(tree: ast.Module) -> Iterator[str]:
     Files without a card hold parts of several losses and have no coupling to judge them by; native
     kernels, told by their argument ``reduction``, reduce by contract.
     """
-    couplings = {
-        keyword.value.value
-        for call in calls(tree)
-        for keyword in call.keywords
-        if keyword.arg == "coupling" and isinstance(keyword.value, ast.Constant)
-    }
-    if not couplings or couplings & SUMS_ARE_MATHEMATICS:
+    found = couplings(tree)
+    if not found or found & SUMS_ARE_MATHEMATICS:
         return
     kernels = [f for f in tree.body if isinstance(f, ast.FunctionDef) and is_kernel(f)]
     allowed = {id(call) for kernel in kernels for call in calls(kernel)}
@@ -143,6 +152,8 @@ def test_only_the_core_reduces_over_the_batch() -> None:
     [
         (stalls, "x.max().item()"),
         (stalls, "x.cpu()"),
+        (stalls, "Card(coupling='row')\nlengths.tolist()"),
+        (stalls, "Card(coupling='path')\nx.max().item()"),
         (stalls, "if bool((x > 0).any()): pass"),
         (stalls, "torch.equal(x, y)"),
         (speaks, "print(x)"),
@@ -164,6 +175,7 @@ def test_rule_catches_its_violation(rule, code: str) -> None:
     ("rule", "code"),
     [
         (stalls, "torch.equals(x)\nx.items()"),
+        (stalls, "Card(coupling='path')\nlengths.tolist()"),
         (stalls, "def f(x):\n    return x.device.type == 'cpu' and x.max().item() > 0"),
         (mutates, "def f(x):\n    x = x.clone()\n    x.clamp_(0)"),
         (mutates, "def f(x):\n    x.clamp(0)\n    y = x.clone()\n    y += 1"),
