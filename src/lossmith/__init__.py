@@ -154,6 +154,7 @@ if TYPE_CHECKING:
         info_nce_loss,
         nt_xent_loss,
     )
+    from lossmith.losses.embedding.siglip import SigLIPLoss, siglip_loss
     from lossmith.losses.embedding.triplet_margin import (
         TripletMarginLoss,
         TripletMarginWithDistanceLoss,
@@ -273,6 +274,7 @@ __all__ = [
     "PseudoHuberLoss",
     "RMSELoss",
     "RankNetLoss",
+    "SigLIPLoss",
     "SigmoidFocalLoss",
     "Signature",
     "SmoothL1Loss",
@@ -367,6 +369,7 @@ __all__ = [
     "pseudo_huber_loss",
     "ranknet_loss",
     "rmse_loss",
+    "siglip_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_bootstrapping_loss",
@@ -460,6 +463,7 @@ _HOME = {
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
+    "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
     "Signature": "lossmith.core.card",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
@@ -554,6 +558,7 @@ _HOME = {
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
+    "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "soft_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",

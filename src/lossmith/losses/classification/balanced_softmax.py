@@ -29,6 +29,7 @@ from lossmith.losses.classification.rows import (
         ),
         convex=True,
         gradient_bound=1.0,
+        elicits="class-balanced distribution",
         link="softmax",
         aliases=("balanced_softmax", "balanced_meta_softmax"),
         use_when="a few classes hold most samples, and the test set is balanced",

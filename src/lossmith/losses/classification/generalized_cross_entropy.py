@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
 from lossmith.core.domain import UNIT, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
+from lossmith.core.numerics import expm1
 from lossmith.core.reduction import Reduction
 from lossmith.losses.classification.rows import BY_INDEX, BY_PROBABILITIES, target_cost
 
@@ -24,6 +24,7 @@ EXPONENT = replace(UNIT, rule="lie in (0, 1]", low_open=True)
         options={"q": EXPONENT, "ignore_index": Whole()},
         variants=({"q": 0.01}, {"q": 1.0}),
         robust=True,
+        elicits="mode",
         link="softmax",
         aliases=("gce", "lq_loss", "generalised_cross_entropy"),
         use_when="an unknown part of the class labels is wrong",
@@ -69,7 +70,7 @@ def generalized_cross_entropy_loss(
         >>> lm.generalized_cross_entropy_loss(logits, target, q=0.5, reduction="none")
         tensor([0.5858, 2.0000])
     """
-    return target_cost(input, target, lambda nll: -torch.expm1(-q * nll) / q)
+    return target_cost(input, target, lambda nll: -expm1(-q * nll) / q)
 
 
 class GeneralizedCrossEntropyLoss(Loss):

@@ -9,7 +9,7 @@ from lossmith.core.card import Card, Signature
 from lossmith.core.domain import CLASS, NONNEGATIVE, POSITIVE, REAL, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import class_nll
+from lossmith.core.numerics import class_margin, softplus, take_class
 from lossmith.core.reduction import Reduction
 from lossmith.losses.classification.rows import class_dim, over_classes
 
@@ -94,10 +94,8 @@ def ldam_loss(
     if class_counts is not None:
         counts = class_counts.to(input)
         margins = margin * (counts.amin() / counts).pow(0.25)
-    classes = over_classes(torch.arange(input.shape[dim], device=input.device), input)
-    own = classes == target.unsqueeze(dim)
-    lowered = input - torch.where(own, over_classes(margins, input), 0.0)
-    return class_nll(scale * lowered, target, dim=dim)
+    own = take_class(over_classes(margins, input).expand_as(input), target, dim=dim)
+    return softplus(class_margin(scale * input, target, dim=dim) + scale * own)
 
 
 class LDAMLoss(Loss):

@@ -34,6 +34,7 @@ from lossmith.losses.classification.rows import (
         ),
         convex=True,
         gradient_bound=1.0,
+        elicits="class-balanced distribution",
         link="softmax",
         aliases=("logit_adjustment",),
         use_when="classes are imbalanced, and each class shall count the same in the score",

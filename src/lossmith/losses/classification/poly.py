@@ -1,12 +1,12 @@
 """Poly-1: cross-entropy with another weight on its first polynomial term."""
 
-import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
 from lossmith.core.domain import Interval, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
+from lossmith.core.numerics import expm1
 from lossmith.core.reduction import Reduction
 from lossmith.losses.classification.rows import BY_INDEX, BY_PROBABILITIES, target_cost
 
@@ -21,6 +21,7 @@ COEFFICIENT = Interval("coefficient", "be >= -1", low=-1.0)
         signatures=(*BY_INDEX, *BY_PROBABILITIES),
         options={"coefficient": COEFFICIENT, "ignore_index": Whole()},
         variants=({"coefficient": 2.0}, {"coefficient": -0.5}),
+        elicits="mode",
         link="softmax",
         aliases=("poly1", "poly1_cross_entropy", "polyloss"),
         use_when="cross-entropy works, and one more number may be tuned",
@@ -66,7 +67,7 @@ def poly_loss(
         >>> lm.poly_loss(logits, torch.tensor([0, 0]), coefficient=2.0, reduction="none")
         tensor([ 1.6931, 52.0000])
     """
-    return target_cost(input, target, lambda nll: nll - coefficient * torch.expm1(-nll))
+    return target_cost(input, target, lambda nll: nll - coefficient * expm1(-nll))
 
 
 class PolyLoss(Loss):

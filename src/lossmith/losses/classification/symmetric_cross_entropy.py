@@ -7,7 +7,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import NONNEGATIVE, Interval, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax, class_nll, times
+from lossmith.core.numerics import accurate_log_softmax, class_nll, expm1, times
 from lossmith.core.reduction import Reduction
 from lossmith.losses.classification.rows import BY_INDEX, BY_PROBABILITIES, class_dim
 
@@ -30,6 +30,7 @@ NEGATIVE = Interval("negative", "be < 0", high=0.0, high_open=True)
             {"alpha": 1.0, "beta": 0.5, "log_zero": -6.0},
             {"alpha": 0.0, "beta": 2.0, "log_zero": -1.0},
         ),
+        elicits="mode",
         link="softmax",
         aliases=("sce", "symmetric_ce"),
         use_when="an unknown part of the class labels is wrong, and some classes are hard",
@@ -82,7 +83,7 @@ def symmetric_cross_entropy_loss(
     dim = class_dim(input)
     if not target.is_floating_point():
         nll = class_nll(input, target, dim=dim)
-        return alpha * nll + beta * log_zero * torch.expm1(-nll)
+        return alpha * nll + beta * log_zero * expm1(-nll)
     log_p = accurate_log_softmax(input, dim=dim)
     none = target == 0
     log_t = torch.where(none, 1.0, target).log().clamp(min=log_zero)
