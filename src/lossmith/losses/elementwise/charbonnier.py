@@ -29,7 +29,7 @@ from lossmith.core.reduction import Reduction
         symmetric=True,
         gradient_bound=1.0,
         robust=True,
-        elicits="median",
+        elicits="between median and mean",
         link="identity",
         aliases=("charbonnier", "l1_charbonnier"),
         use_when="images or other dense outputs judged by absolute error",
