@@ -181,6 +181,12 @@ if TYPE_CHECKING:
         binary_jaccard_loss,
         jaccard_loss,
     )
+    from lossmith.losses.region.lovasz import (
+        LovaszHingeLoss,
+        LovaszSoftmaxLoss,
+        lovasz_hinge_loss,
+        lovasz_softmax_loss,
+    )
     from lossmith.losses.region.tversky import (
         BinaryTverskyLoss,
         TverskyLoss,
@@ -257,6 +263,8 @@ __all__ = [
     "LogCoshLoss",
     "LogitAdjustedLoss",
     "Loss",
+    "LovaszHingeLoss",
+    "LovaszSoftmaxLoss",
     "MSELoss",
     "MarginRankingLoss",
     "MultiLabelMarginLoss",
@@ -355,6 +363,8 @@ __all__ = [
     "log_softmax",
     "logit_adjusted_loss",
     "loss",
+    "lovasz_hinge_loss",
+    "lovasz_softmax_loss",
     "margin_ranking_loss",
     "mse_loss",
     "multi_margin_loss",
@@ -446,6 +456,8 @@ _HOME = {
     "LogCoshLoss": "lossmith.losses.elementwise.log_cosh",
     "LogitAdjustedLoss": "lossmith.losses.classification.logit_adjusted",
     "Loss": "lossmith.core.module",
+    "LovaszHingeLoss": "lossmith.losses.region.lovasz",
+    "LovaszSoftmaxLoss": "lossmith.losses.region.lovasz",
     "MSELoss": "lossmith.losses.elementwise.mse",
     "MarginRankingLoss": "lossmith.losses.ranking.margin_ranking",
     "MultiLabelMarginLoss": "lossmith.losses.classification.multilabel_margin",
@@ -544,6 +556,8 @@ _HOME = {
     "log_softmax": "lossmith.core.numerics",
     "logit_adjusted_loss": "lossmith.losses.classification.logit_adjusted",
     "loss": "lossmith.core.loss",
+    "lovasz_hinge_loss": "lossmith.losses.region.lovasz",
+    "lovasz_softmax_loss": "lossmith.losses.region.lovasz",
     "margin_ranking_loss": "lossmith.losses.ranking.margin_ranking",
     "mse_loss": "lossmith.losses.elementwise.mse",
     "multi_margin_loss": "lossmith.losses.classification.multi_margin",

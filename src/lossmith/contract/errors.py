@@ -135,7 +135,7 @@ def values_outside_the_domain_are_refused(case: Case) -> None:
             strangers += [v for v in (0.0, -1.0) if v not in domain.values]
         elif isinstance(domain, ClassIndex):
             top = case.sizes()[domain.classes]
-            strangers = [top, top + 1000, -1]
+            strangers = [top, top + 1000, -1 if domain.fill == 0 else -2]
         for stranger in strangers:
             tensors = [t.clone() for t in original]
             tensors[position].view(-1)[-1] = stranger

@@ -1,0 +1,118 @@
+"""Multi-label margin: every true class must lead every false one."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Card, Signature
+from lossmith.core.domain import CLASS_LIST, REAL
+from lossmith.core.loss import loss
+from lossmith.core.module import Loss
+from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+
+
+def _plain(input: Tensor, target: Tensor) -> Tensor:
+    classes = input.shape[-1]
+    listed = (target >= 0).cumprod(-1).bool()  # up to the first -1
+    label = torch.where(listed, target, 0)
+    own = input.gather(-1, label)
+    hits = label.unsqueeze(-1) == torch.arange(classes, device=label.device)
+    true = (hits & listed.unsqueeze(-1)).any(-2)
+    short = torch.relu(1 - own.unsqueeze(-1) + input.unsqueeze(-2))
+    counted = listed.unsqueeze(-1) & ~true.unsqueeze(-2)
+    return torch.where(counted, short, 0.0).sum((-2, -1)) / max(classes, 1)
+
+
+class _OnePass(torch.autograd.Function):
+    """torch's kernel, which needs no table of class pairs; the plain form for more derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, target: Tensor, reduction: int) -> Tensor:
+        kernel = torch.ops.aten.multilabel_margin_loss_forward
+        value, true = kernel(input, target, reduction)
+        ctx.save_for_backward(input, target, true)
+        ctx.reduction = reduction
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        input, target, true = ctx.saved_tensors
+        (grad,) = grads
+        if torch.is_grad_enabled():  # create_graph
+            value = _plain(input, target)
+            value = (value, value.mean(), value.sum())[ctx.reduction]
+            return torch.autograd.grad(value, input, grad, create_graph=True)[0], None, None
+        kernel = torch.ops.aten.multilabel_margin_loss_backward
+        return kernel(grad, input, target, ctx.reduction, true), None, None
+
+
+def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    if input.device.type != "cpu" or not eager(input):
+        return None
+    # the kernel answers NaN scores with a finite loss
+    if input.detach().sum().isnan():
+        return None
+    return cast(Tensor, _OnePass.apply(input, target.long(), reduction))
+
+
+@loss(
+    Card(
+        task="multilabel",
+        coupling="row",
+        formula=r"\frac1C \sum_{j \in Y} \sum_{i \notin Y} \max(0, 1 - x_j + x_i)",
+        signatures=(
+            Signature(input=REAL("N C"), target=CLASS_LIST("N C"), out="N"),
+            Signature(input=REAL("C"), target=CLASS_LIST("C"), out=""),
+        ),
+        convex=True,
+        same_as="torch.nn.functional.multilabel_margin_loss",
+        elicits="ranking",
+        link="identity",
+        use_when="several classes may be true at once, and only their order matters",
+        avoid_when="probabilities are wanted",
+        source="Crammer & Singer 2003, A family of additive online algorithms for category"
+        " ranking (JMLR 3)",
+    ),
+    native=_one_pass,
+)
+def multilabel_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """How far each false class comes within a margin of 1 of each true class.
+
+    The sum over pairs is divided by the number of classes, as in torch. Beside torch's kernel the
+    pairs are a table of C x C numbers per sample.
+
+    Args:
+        input: Class scores, ``(N, C)`` or ``(C)``, floating point, any real value.
+        target: The true classes of each sample, then -1 up to the end of the row, ``(N, C)`` or
+            ``(C)``, integers in [-1, C-1]; what follows the first -1 does not count.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N)`` for ``reduction="none"``; dtype of ``input``.
+
+    Raises:
+        ValueError: If the shapes differ, or a class is outside [-1, C-1].
+        TypeError: If ``input`` is not floating point, or ``target`` is not of an integer dtype.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> scores, classes = torch.tensor([[0.1, 0.2, 0.4, 0.8]]), torch.tensor([[3, 0, -1, 1]])
+        >>> lm.multilabel_margin_loss(scores, classes)
+        tensor(0.8500)
+    """
+    return _plain(input, target)
+
+
+class MultiLabelMarginLoss(Loss):
+    """Module form of :func:`multilabel_margin_loss`."""
+
+    function = staticmethod(multilabel_margin_loss)
