@@ -43,7 +43,7 @@ class Case:
 
     def options_like(self, tensors: tuple[Tensor, ...]) -> dict[str, Any]:
         """The options, tensors among them in the dtype of the call."""
-        dtype = getattr(tensors[0], "dtype", torch.float64)
+        dtype = getattr(next(iter(tensors), None), "dtype", torch.float64)
         if not dtype.is_floating_point:  # a wrong argument: the options must stay right
             return self.options
         return {
