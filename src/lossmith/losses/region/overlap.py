@@ -56,11 +56,11 @@ def class_pixels(input: Tensor, target: Tensor, ignore_index: int) -> Pixels:
     if input.shape[1] < 2:
         rule = "have two or more classes in dimension 1 (for one logit per position: binary_...)"
         fail("input", rule, input.shape[1])
-    logits = _positions(input, 2)
+    logits = positions(input, 2)
     if target.is_floating_point():
         inside = logits.softmax(1)
-        return Pixels(inside, _complement(inside), _positions(target, 2))
-    label = _positions(target, 1).unsqueeze(1).long()
+        return Pixels(inside, _complement(inside), positions(target, 2))
+    label = positions(target, 1).unsqueeze(1).long()
     present = label != ignore_index
     inside = torch.where(present, logits, 0.0).softmax(1)
     mask = torch.zeros_like(inside).scatter(1, torch.where(present, label, 0), 1.0)
@@ -70,8 +70,8 @@ def class_pixels(input: Tensor, target: Tensor, ignore_index: int) -> Pixels:
 
 def mask_pixels(input: Tensor, target: Tensor) -> Pixels:
     """Sigmoid; every member is ``(N, positions)``."""
-    logits = _positions(input, 1)
-    return Pixels(logits.sigmoid(), (-logits).sigmoid(), _positions(target, 1))
+    logits = positions(input, 1)
+    return Pixels(logits.sigmoid(), (-logits).sigmoid(), positions(target, 1))
 
 
 def overlap(pixels: Pixels) -> Overlap:
@@ -109,7 +109,8 @@ def over_classes(value: Tensor, weight: Tensor | None, include_background: bool)
     return (value * factor).sum(1) / torch.where(total == 0, 1.0, total)
 
 
-def _positions(tensor: Tensor, start: int) -> Tensor:
+def positions(tensor: Tensor, start: int) -> Tensor:
+    """All dimensions from ``start`` on as one; a new one if there are none."""
     return tensor.flatten(start) if tensor.ndim > start else tensor.unsqueeze(-1)
 
 
