@@ -367,14 +367,13 @@ def text(value: Any) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = [INTRO]
-    for lesson in LESSONS:
-        parts.append(
-            f"## {lesson.title}\n\n{lesson.why}\n\n"
-            f"```python\n{lesson.wrong}\n# wrong: {text(run(lesson.wrong))}\n\n"
-            f"{lesson.right}\n# right: {text(run(lesson.right))}\n```\n"
-        )
-    return "\n".join(parts)
+    sections = [
+        f"## {lesson.title}\n\n{lesson.why}\n\n"
+        f"```python\n{lesson.wrong}\n# wrong: {text(run(lesson.wrong))}\n\n"
+        f"{lesson.right}\n# right: {text(run(lesson.right))}\n```\n"
+        for lesson in LESSONS
+    ]
+    return "\n".join([INTRO, *sections])
 
 
 def main() -> int:

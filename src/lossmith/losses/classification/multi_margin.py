@@ -1,7 +1,5 @@
 """Multi-margin: torch's multi-class hinge, averaged over all classes."""
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
@@ -85,7 +83,7 @@ def multi_margin_loss(
     # the own class would add margin^p; it is taken out, not subtracted, which would round
     short = short.scatter(dim, target.unsqueeze(dim), 0.0)
     value = short.sum(dim) / input.shape[dim]
-    return value if weight is None else times(cast(Tensor, weight.to(input)[target]), value)
+    return value if weight is None else times(weight.to(input)[target], value)
 
 
 class MultiMarginLoss(Loss):

@@ -18,7 +18,9 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.engine.eligible import eager
 
-IMPOSSIBLE = -1e30  # added once per step it stays finite for 1e278 steps, and no real path gets here
+IMPOSSIBLE = (
+    -1e30
+)  # added once per step it stays finite for 1e278 steps, and no real path gets here
 STEPS = Lengths("lengths", "be a length", of="T")
 SYMBOLS = Lengths("lengths", "be a length", of="S")
 SOURCE = "Graves, Fernandez, Gomez & Schmidhuber 2006, doi:10.1145/1143844.1143891"
@@ -35,7 +37,7 @@ def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any)
         counts: list[int] = given[1].tolist()
         if sum(counts) != len(targets):
             fail("targets", f"hold {sum(counts)} symbols, the sum of target_lengths", targets)
-        targets = torch.nn.utils.rnn.pad_sequence(targets.split(counts), batch_first=True)
+        targets = torch.nn.utils.rnn.pad_sequence(list(targets.split(counts)), batch_first=True)
     return scores, targets, *given
 
 
@@ -112,7 +114,7 @@ class _OnePass(torch.autograd.Function):
 
 
 def _fast(log_probs: Tensor, blank: int, *rest: Tensor) -> Tensor | None:
-    """torch's kernel where it serves: eager CPU tensors with every loss finite."""
+    """The kernel of torch where it serves: eager CPU tensors with every loss finite."""
     targets, input_lengths, target_lengths = rest
     if log_probs.device.type != "cpu" or not eager(log_probs):
         return None
