@@ -86,7 +86,7 @@ def test_faint_prediction_of_an_absent_class_has_a_finite_gradient(loss):
     assert 0 < logits.softmax(1)[0, 1, 0] < 1e-40  # too small to divide by
     value = loss(logits, torch.zeros(1, 2, dtype=torch.long), smooth=0.0)
     value.backward()
-    assert value == 0
+    assert value < 1e-30
     assert logits.grad.isfinite().all()
 
 
