@@ -61,6 +61,10 @@ if TYPE_CHECKING:
         squared_hinge_loss,
     )
     from lossmith.losses.classification.ldam import LDAMLoss, ldam_loss
+    from lossmith.losses.classification.linear_cross_entropy import (
+        LinearCrossEntropyLoss,
+        linear_cross_entropy,
+    )
     from lossmith.losses.classification.logit_adjusted import LogitAdjustedLoss, logit_adjusted_loss
     from lossmith.losses.classification.multi_margin import MultiMarginLoss, multi_margin_loss
     from lossmith.losses.classification.multiclass_hinge import (
@@ -258,6 +262,7 @@ __all__ = [
     "LDAMLoss",
     "LambdaLoss",
     "LaplaceNLLLoss",
+    "LinearCrossEntropyLoss",
     "ListMLELoss",
     "ListNetLoss",
     "LogCoshLoss",
@@ -357,6 +362,7 @@ __all__ = [
     "lambda_loss",
     "laplace_nll_loss",
     "ldam_loss",
+    "linear_cross_entropy",
     "listmle_loss",
     "listnet_loss",
     "log_cosh_loss",
@@ -451,6 +457,7 @@ _HOME = {
     "LDAMLoss": "lossmith.losses.classification.ldam",
     "LambdaLoss": "lossmith.losses.ranking.lambda_loss",
     "LaplaceNLLLoss": "lossmith.losses.elementwise.laplace_nll",
+    "LinearCrossEntropyLoss": "lossmith.losses.classification.linear_cross_entropy",
     "ListMLELoss": "lossmith.losses.ranking.listmle",
     "ListNetLoss": "lossmith.losses.ranking.listnet",
     "LogCoshLoss": "lossmith.losses.elementwise.log_cosh",
@@ -550,6 +557,7 @@ _HOME = {
     "lambda_loss": "lossmith.losses.ranking.lambda_loss",
     "laplace_nll_loss": "lossmith.losses.elementwise.laplace_nll",
     "ldam_loss": "lossmith.losses.classification.ldam",
+    "linear_cross_entropy": "lossmith.losses.classification.linear_cross_entropy",
     "listmle_loss": "lossmith.losses.ranking.listmle",
     "listnet_loss": "lossmith.losses.ranking.listnet",
     "log_cosh_loss": "lossmith.losses.elementwise.log_cosh",

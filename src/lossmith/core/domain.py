@@ -320,7 +320,12 @@ class Vector:
     def check_sizes(self, name: str, value: Any, sizes: Sizes) -> None:
         """Refuse a length that differs from the sizes of the call."""
         if isinstance(value, Tensor):
-            expected = tuple(sizes[dim] for dim in self.dims)
+            dims = [
+                part
+                for dim in self.dims
+                for part in ([f"*{i}" for i in range(sizes["*"])] if dim == "*" else [dim])
+            ]
+            expected = tuple(sizes[dim] for dim in dims)
             if tuple(value.shape) != expected:
                 fail(name, f"have shape {expected}", value)
 
