@@ -217,52 +217,6 @@ class Flags(Domain):
 
 
 @dataclass(frozen=True)
-class ClassList(ClassIndex):
-    """Rows of class indices that end at the first -1."""
-
-    fill: float = -1.0
-
-    def check_tensor(
-        self, name: str, value: Tensor, sizes: Sizes, ignore_index: int | None = None
-    ) -> None:
-        """Refuse numbers that are neither classes nor -1, which always ends the row."""
-        top = sizes[self.classes] - 1
-        require_range(name, f"be a class index in [0, {top}] or -1", value, -1, top)
-
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
-        """Different classes, two of them before the first -1."""
-        order = torch.rand(shape, generator=generator).argsort(-1)
-        return torch.where(torch.arange(shape[-1]) == 2, -1, order)
-
-
-@dataclass(frozen=True)
-class Tokens(Domain):
-    """Symbols of a sequence; which of them count depends on its length, so the loss checks them."""
-
-    floating: bool | None = False
-
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
-        """Any class but the first, which is the blank."""
-        return torch.randint(1, sizes["C"], shape, generator=generator)
-
-
-@dataclass(frozen=True)
-class Lengths(Domain):
-    """Whole numbers from 0 to the size of the dimension ``of``."""
-
-    floating: bool | None = False
-    of: str = "T"
-
-    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
-        """Refuse lengths beyond the size."""
-        require_range(name, f"lie in [0, {sizes[self.of]}]", value, 0, sizes[self.of])
-
-    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
-        """The whole length or one less."""
-        return sizes[self.of] - torch.randint(2, shape, generator=generator)
-
-
-@dataclass(frozen=True)
 class Choice:
     """An option that is one of a few words (or None)."""
 
@@ -423,7 +377,5 @@ LOG_PROBABILITIES = Simplex(
 )
 # Not enforced: what stands behind a mask may be anything. The losses look at what is present.
 GRADE = Grades("grade", "be >= 0 and finite")
-CLASS_LIST = ClassList("class_list", "be a class index or -1")
-TOKENS = Tokens("tokens", "be a class index")
 MASK = Flags("mask", "be True or False", fill=0.0)
 FLAG = Flag()

@@ -1,5 +1,7 @@
 """Binary cross-entropy, from logits and from probabilities."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,47 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+from lossmith.engine.pull import with_pull
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0
+
+
+def _plain(input: Tensor, target: Tensor) -> Tensor:
+    # `times`: an infinite logit on the right side costs nothing, 0 * inf would be NaN
+    return times(target, softplus(-input)) + times(1 - target, softplus(input))
+
+
+def _one_pass(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    alpha: float | None = None,
+) -> Tensor | None:
+    """Value and derivative from one softplus: softplus(s) - r s, where r <= 1/2 cannot cancel."""
+    plain_call = weight is None and pos_weight is None and alpha is None
+    if not plain_call or not eager(input, target):
+        return None
+    with torch.no_grad():
+        positive = target >= 0.5
+        wrong = torch.where(positive, -input, input)  # the logit of the less likely label
+        rest = torch.minimum(target, 1 - target)
+        pull_back = (rest * wrong).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
+        value = softplus(wrong).sub_(pull_back)
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, *kept: Tensor) -> Any:
+        positive, wrong, rest = kept
+        slope = torch.sigmoid(wrong).sub_(rest).mul_(grad)
+        return (
+            torch.where(positive, -slope, slope) if needed[0] else None,
+            -leaves[0] * grad if needed[1] else None,
+        )
+
+    kept = (positive, wrong, rest)
+    return with_pull(value, reduction, pull, _plain, leaves=(input, target), kept=kept)
 
 
 def _exact_logits(mp, x, y, pos_weight=None, weight=None, alpha=None):  # type: ignore[no-untyped-def]
@@ -55,7 +95,8 @@ def _exact_probabilities(mp, x, y, weight=None, alpha=None):  # type: ignore[no-
         use_when="yes-or-no targets, one or many per sample, and the probability matters",
         avoid_when="exactly one of several classes is true",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
-    )
+    ),
+    native=_one_pass,
 )
 def binary_cross_entropy_with_logits(
     input: Tensor,
@@ -96,7 +137,9 @@ def binary_cross_entropy_with_logits(
         >>> lm.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         tensor([1.2693e-01, 3.0590e-07])
     """
-    # `times`: an infinite logit on the right side costs nothing, 0 * inf would be NaN
+    if pos_weight is None and alpha is None:
+        value = _plain(input, target)
+        return value if weight is None else times(Factor.spread("weight", weight, input), value)
     positive = times(target, softplus(-input))
     negative = times(1 - target, softplus(input))
     if pos_weight is not None:

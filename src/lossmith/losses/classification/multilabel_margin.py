@@ -1,16 +1,19 @@
 """Multi-label margin: every true class must lead every false one."""
 
-from typing import Any, cast
+import functools
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossmith.core.card import Card, Signature
-from lossmith.core.domain import CLASS_LIST, REAL
-from lossmith.core.loss import loss
+from lossmith.core.domain import REAL
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.sequences import CLASS_LIST
 from lossmith.engine.eligible import eager
+from lossmith.engine.pull import with_pull
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
@@ -25,36 +28,23 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return torch.where(counted, short, 0.0).sum((-2, -1)) / max(classes, 1)
 
 
-class _OnePass(torch.autograd.Function):
-    """torch's kernel, which needs no table of class pairs; the plain form for more derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, target: Tensor, reduction: int) -> Tensor:
-        kernel = torch.ops.aten.multilabel_margin_loss_forward
-        value, true = kernel(input, target, reduction)
-        ctx.save_for_backward(input, target, true)
-        ctx.reduction = reduction
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        input, target, true = ctx.saved_tensors
-        (grad,) = grads
-        if torch.is_grad_enabled():  # create_graph
-            value = _plain(input, target)
-            value = (value, value.mean(), value.sum())[ctx.reduction]
-            return torch.autograd.grad(value, input, grad, create_graph=True)[0], None, None
-        kernel = torch.ops.aten.multilabel_margin_loss_backward
-        return kernel(grad, input, target, ctx.reduction, true), None, None
-
-
 def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
-    if input.device.type != "cpu" or not eager(input):
+    """The kernel of torch, which needs no table of class pairs."""
+    # it answers NaN scores with a finite loss
+    if input.device.type != "cpu" or not eager(input) or input.detach().sum().isnan():
         return None
-    # the kernel answers NaN scores with a finite loss
-    if input.detach().sum().isnan():
-        return None
-    return cast(Tensor, _OnePass.apply(input, target.long(), reduction))
+    target = target.long()
+    none = NATIVE_REDUCTION["none"]
+    forward = torch.ops.aten.multilabel_margin_loss_forward
+    value, true = forward(input.detach(), target, none)
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor, true: Tensor) -> Any:
+        backward = torch.ops.aten.multilabel_margin_loss_backward
+        each = grad.expand(target.shape[:-1]).contiguous()
+        return (backward(each, *leaves, target, none, true),)
+
+    plain = functools.partial(_plain, target=target)
+    return with_pull(value, reduction, pull, plain, leaves=(input,), kept=(target, true))
 
 
 @loss(
