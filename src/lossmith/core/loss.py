@@ -89,8 +89,8 @@ def _build(
     vectors = tuple((key, rule) for key, rule in rules.items() if isinstance(rule, Vector))
     reductions = card.reductions
     ignore = signature.parameters.get("ignore_index")
-    # Which signature holds may depend on the options; otherwise shapes and dtypes decide alone.
-    fits: dict[Any, _Fit] | None = None if card.signatures[0].when else {}
+    deciding = tuple(card.signatures[0].when)  # options that say which signature holds
+    fits: dict[Any, _Fit] = {}
 
     @functools.wraps(body)
     def function(
@@ -109,7 +109,7 @@ def _build(
         if arrange is not None:
             tensors = arrange(*tensors)
         compiling = torch.compiler.is_compiling()
-        way, sizes, one_dtype = _fit(card, tensors, options, None if compiling else fits)
+        way, sizes, one_dtype = _fit(card, tensors, options, deciding, None if compiling else fits)
         for key, rule in vectors:
             rule.check_sizes(key, options.get(key), sizes)
         if reduction not in reductions:
@@ -164,7 +164,11 @@ _Fit = tuple[Signature, dict[str, int], bool]
 
 
 def _fit(
-    card: Card, tensors: tuple[Any, ...], options: dict[str, Any], known: dict[Any, _Fit] | None
+    card: Card,
+    tensors: tuple[Any, ...],
+    options: dict[str, Any],
+    deciding: tuple[str, ...],
+    known: dict[Any, _Fit] | None,
 ) -> _Fit:
     """The signature, the sizes and whether all floats share a dtype; remembered per shapes.
 
@@ -175,8 +179,10 @@ def _fit(
     if known is not None:
         try:
             key = tuple([(tensor.shape, tensor.dtype) for tensor in tensors])
+            if deciding:
+                key = (key, tuple([options.get(name) for name in deciding]))
             fit = known.get(key)
-        except (AttributeError, TypeError):  # not all tensors: let the card say which
+        except (AttributeError, TypeError):  # not all tensors, or an option without a hash
             fit = key = None
         if fit is not None:
             return fit

@@ -1,5 +1,7 @@
 """When a fast path may serve. In every other case the plain function does."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -20,3 +22,12 @@ def eager(*tensors: Tensor) -> bool:
         and forward_ad._current_level < 0
         and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
     )
+
+
+def undefined(value: Tensor) -> bool:
+    """Whether a kernel's result holds NaN, so that the plain function has to look at it again.
+
+    ``0 * inf`` is NaN to a kernel, and 0 to a loss that knows why the factor is 0. The look is
+    free on the CPU; elsewhere it would synchronise. ``inf - inf`` may raise a false alarm.
+    """
+    return math.isnan((value if value.ndim == 0 else value.detach().sum()).item())

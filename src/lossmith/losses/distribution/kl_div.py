@@ -22,6 +22,7 @@ from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
+from lossmith.engine.eligible import undefined
 
 SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"
 
@@ -35,8 +36,8 @@ def _native(
     value = torch.kl_div(
         input, target, NATIVE_REDUCTION["sum"] if rows else reduction, log_target=log_target
     )
-    if value.detach().isnan().any():  # perhaps 0 * inf, which the plain form knows to be 0;
-        return None  # looking is free on the CPU alone
+    if undefined(value):
+        return None
     return value / input.shape[0] if rows and input.ndim else value
 
 

@@ -11,6 +11,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import xlogy
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import undefined
 
 
 def _exact(mp, x, y, log_input=True, full=False, eps=1e-8):  # type: ignore[no-untyped-def]
@@ -33,8 +34,7 @@ def _native(
     if input.device.type != "cpu" or target.dtype is not input.dtype or target.requires_grad:
         return None
     value = torch.poisson_nll_loss(input, target, log_input, full, eps, reduction)
-    # NaN may be 0 * inf, which the plain form knows to be 0; looking is free on the CPU alone
-    return None if value.detach().isnan().any() else value
+    return None if undefined(value) else value
 
 
 @loss(
