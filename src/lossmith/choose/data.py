@@ -35,13 +35,13 @@ class Table:
     @property
     def numeric(self) -> list[str]:
         """Names of the numeric feature columns."""
-        return [c for c in self.features if pd.api.types.is_numeric_dtype(self.features[c])]
+        return [c for c in map(str, self.features) if pd.api.types.is_numeric_dtype(self.features[c])]
 
     @property
     def text(self) -> list[str]:
         """Names of the text feature columns."""
         numeric = set(self.numeric)
-        return [c for c in self.features if c not in numeric]
+        return [c for c in map(str, self.features) if c not in numeric]
 
 
 def _sklearn(name: str, target: str = "target") -> Callable[[], tuple[pd.DataFrame, str]]:

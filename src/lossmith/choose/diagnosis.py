@@ -1,7 +1,7 @@
 """What the data say before any model is trained: each finding is a number and a sentence."""
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -155,7 +155,7 @@ def _given(target: pd.Series, kind: str) -> tuple[Kind, str]:
         raise DataError(f"target must be numeric for the task {kind}, got {target.iloc[0]!r}")
     if kind == "binary" and target.nunique() != 2:
         raise DataError(f"target must have 2 values for the task binary, got {target.nunique()}")
-    return kind, "as requested"
+    return cast(Kind, kind), "as requested"
 
 
 def _class_name(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What is wrong with the user's data or request: one clear line, exit code 2 on the command line."""
+"""What is wrong with the user's data or request: one clear line, exit code 2 in a terminal."""
 
 
 class DataError(ValueError):

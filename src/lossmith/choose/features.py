@@ -1,5 +1,7 @@
 """Features as numbers, fitted inside each cell: nothing of the test rows leaks into training."""
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 from sklearn.compose import ColumnTransformer
@@ -28,7 +30,7 @@ def features(table: Table, cell: Cell) -> Tensor:
                 ),
                 table.numeric,
             ),
-            ("texts", OneHotEncoder(categories=levels, sparse_output=False), table.text),
+            ("texts", OneHotEncoder(categories=cast(Any, levels), sparse_output=False), table.text),
         ]
     )
     transformer.fit(table.features.iloc[cell.fit])

@@ -101,7 +101,7 @@ def plan(diagnosis: Diagnosis, folds: str | None = None, seed: int = 0) -> Plan:
             random_state=cell_seed,
             stratify=_strata(y[train], len(train) - fit_size) if stratify else None,
         )
-        cells.append(Cell(index // count, fit, hold, test, cell_seed))
+        cells.append(Cell(index // count, np.asarray(fit), np.asarray(hold), test, cell_seed))
     return Plan(count, repeats, tuple(cells), note)
 
 

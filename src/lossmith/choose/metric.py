@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Metric:
         return score - reference if self.greater_is_better else reference - score
 
     def rope(self, baseline: float) -> float:
-        """Half-width of practical equivalence: 0.01 on a bounded scale, else 1 % of the baseline."""
+        """Half-width of practical equivalence: 0.01 if bounded, else 1 % of the baseline."""
         return 0.01 if self.bounded else 0.01 * abs(baseline)
 
     @property
@@ -115,10 +115,16 @@ METRICS: dict[str, Metric] = {
             "f1",
             (),
             "label",
-            partial(metrics.f1_score, average="macro", zero_division=0.0),
+            partial(cast(Any, metrics.f1_score), average="macro", zero_division=0.0),
             note="mean of the F1 scores of the classes (macro)",
         ),
-        _share("auc", ("distribution",), "score", _auc, note="one class against the rest if there are several"),
+        _share(
+            "auc",
+            ("distribution",),
+            "score",
+            _auc,
+            note="one class against the rest if there are several",
+        ),
         Metric("log_loss", False, "probability", CLASSES, ("distribution",), _log_loss),
     )
 }

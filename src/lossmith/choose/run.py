@@ -69,15 +69,15 @@ def choose(
     """Let the losses that fit the data compete on them, and say what may be concluded.
 
     Every loss is trained on the same folds, from the same weights, in the same batch order, with
-    the same optimiser, and stopped by the same metric. Differences from the baseline are tested with
-    a correction for the overlap of the training sets and for the number of losses.
+    the same optimiser, and stopped by the same metric. Differences from the baseline are tested
+    with a correction for the overlap of the training sets and for the number of losses.
 
     Args:
         data: A CSV or Parquet file, the name of a bundled set, or a DataFrame.
         target: Name of the target column; bundled sets have a default.
         metric: What matters to you: ``"mae"``, ``"rmse"``, ``"mse"``, ``"r2"``, ``"pinball:0.9"``,
-            ``"poisson_deviance"``, ``"accuracy"``, ``"balanced_accuracy"``, ``"f1"``, ``"log_loss"``,
-            ``"auc"``; None takes the default of the target's kind.
+            ``"poisson_deviance"``, ``"accuracy"``, ``"balanced_accuracy"``, ``"f1"``,
+            ``"log_loss"``, ``"auc"``; None takes the default of the target's kind.
         losses: ``"auto"``, or names of the catalogue as a list or joined by commas.
         task: ``"continuous"``, ``"count"``, ``"binary"`` or ``"multiclass"``; None reads it off the
             target column.
@@ -116,9 +116,7 @@ def choose(
         settings = replace(settings, hidden=0)
     entries = shortlist(diagnosis, judged_by, losses)
     cells = plan(diagnosis, folds, seed)
-    outcome = tournament(
-        table, diagnosis, entries.candidates, judged_by, cells, settings, progress
-    )
+    outcome = tournament(table, diagnosis, entries.candidates, judged_by, cells, settings, progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.kind]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]

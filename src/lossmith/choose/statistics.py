@@ -8,6 +8,7 @@ mean difference is ``(1/J + rho) s^2`` with ``rho = n_test / n_train``, instead 
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +114,8 @@ def detectable_effect(cells: int, rho: float, power: float = 0.8, alpha: float =
         # The chance of a significant result of the wrong sign is below 1e-5 here and left out.
         return float(stats.nct.sf(critical, freedom, noncentrality)) - power
 
-    found = optimize.brentq(missing_power, 0.0, 10 * critical)
-    return float(found) * math.sqrt(1 / cells + rho)
+    found = cast(float, optimize.brentq(missing_power, 0.0, 10 * critical))
+    return found * math.sqrt(1 / cells + rho)
 
 
 def holm(p_values: list[float]) -> list[float]:

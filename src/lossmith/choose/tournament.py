@@ -1,6 +1,6 @@
 """The tournament: every candidate on the same cells, and the constant that all must beat."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -113,7 +113,9 @@ def _score(
     scores = np.array([metric(y[cell.test], made[cell.test]) for cell, made in pairs])
     undefined = int(np.isnan(scores).sum())
     if undefined:
-        reason = f"{metric.name} of its predictions is undefined in {undefined} of {len(cells)} cells"
+        reason = (
+            f"{metric.name} of its predictions is undefined in {undefined} of {len(cells)} cells"
+        )
         return Result(candidate, failure=reason)
     outside = np.zeros_like(trained.predictions[0])
     for cell, made in pairs:
@@ -138,7 +140,7 @@ def _constant(diagnosis: Diagnosis, cell: Cell, metric: Metric) -> float:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """The matrices are small: a second thread gains little and makes sums depend on the machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

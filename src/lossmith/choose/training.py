@@ -131,9 +131,7 @@ def train(
                 break
     networks.load(watch.best)
     tick(1.0)
-    return Trained(
-        head.predict(_outputs(networks, x), metric), watch.best_epochs, watch.curves
-    )
+    return Trained(head.predict(_outputs(networks, x), metric), watch.best_epochs, watch.curves)
 
 
 def _losses(head: Head, outputs: Tensor, target: Tensor) -> Tensor:
@@ -157,7 +155,9 @@ def _outputs(networks: Networks, x: Tensor) -> Tensor:
 def _require_finite(values: Tensor, epoch: int, what: str) -> None:
     bad = int((~values.isfinite()).sum())
     if bad:
-        raise TrainingFailed(f"{what} was not finite in {bad} of {len(values)} cells by epoch {epoch}")
+        raise TrainingFailed(
+            f"{what} was not finite in {bad} of {len(values)} cells by epoch {epoch}"
+        )
 
 
 class _Batches:

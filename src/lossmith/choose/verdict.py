@@ -110,7 +110,9 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float)
     rope = metric.rope(float(base.scores.mean()))
     done = [result for result in outcome.results if result.scores is not None]
     rivals = done[1:]
-    comparisons = [compare(_gain(one, base.scores, metric), rho, rope, len(rivals)) for one in rivals]
+    comparisons = [
+        compare(_gain(one, base.scores, metric), rho, rope, len(rivals)) for one in rivals
+    ]
     adjusted = holm([comparison.p for comparison in comparisons])
     floor = [compare(_gain(one, outcome.constant, metric), rho, 0.0) for one in done]
     floor_p = holm([comparison.p for comparison in floor])
@@ -118,7 +120,9 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float)
     standings = [_baseline(base, beats[0], diagnosis, metric)]
     for result, comparison, p, above in zip(rivals, comparisons, adjusted, beats[1:], strict=True):
         word = _word(comparison, p, rope)
-        said = _sentence(result.candidate.label, name, word, comparison, p, rope, base.scores, metric)
+        said = _sentence(
+            result.candidate.label, name, word, comparison, p, rope, base.scores, metric
+        )
         guards = guard(result, diagnosis, metric)
         score = float(np.mean(_scores(result)))
         standings.append(Standing(result, score, comparison, p, above, word, said, guards))

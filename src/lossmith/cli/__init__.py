@@ -1,8 +1,8 @@
 """The command line: a thin layer over the packages that do the work.
 
 stdout is the result, stderr is progress and complaints. Exit codes: 0 done, 1 failed, 2 wrong usage
-or unusable data. Subcommands are imported when they are called, so ``lossmith --help`` needs neither
-torch nor pandas.
+or unusable data. Subcommands are imported when they are called, so ``lossmith --help`` needs
+neither torch nor pandas.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """Options and complaints that several commands share."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import click
@@ -22,7 +22,7 @@ class Unusable(click.ClickException):
 
 
 @contextmanager
-def complaints() -> Iterator[None]:
+def complaints() -> Generator[None]:
     """Unusable data end in one line and exit code 2, failures of the run in exit code 1."""
     from lossmith.choose import DataError, TournamentFailed
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossmith.contract.cases import Case
+from lossmith.contract.cases import Case, cases
 from lossmith.contract.registry import check, gradients, same
 from lossmith.contract.truth import (
     exact_gradient,
@@ -96,9 +96,7 @@ def values_are_exact(case: Case) -> None:
 def _conditioning(case: Case, tensors: tuple[Tensor, ...], exact: list[Any]) -> list[Any]:
     """By how much each exact value moves if every input moves by half an ulp.
 
-    A loss that ties elements together may stand still when all of them move the same way: a cosine
-    does under any scale. There the inputs move up and down in three patterns, and the largest
-    change counts.
+    The inputs move in a few patterns, and the largest change counts.
     """
     total = [mp().zero for _ in exact]
     for position, domain in enumerate(case.way.tensors.values()):
@@ -106,11 +104,8 @@ def _conditioning(case: Case, tensors: tuple[Tensor, ...], exact: list[Any]) -> 
             continue  # labels are exact
         shift = mp().mpf(torch.finfo(tensors[position].dtype).eps) / 2
         largest = [mp().zero for _ in exact]
-        for period in (None,) if is_element(case) else (None, 1, 2):
-            factors = [
-                1 + shift * (1 if period is None else 1 - 2 * (index // period % 2))
-                for index in range(tensors[position].numel())
-            ]
+        for signs in _patterns(case, tensors, position):
+            factors = [1 + shift * sign for sign in signs]
             try:
                 others = moved_values(case, tensors, position, factors)
             except (ValueError, ZeroDivisionError, TypeError):
@@ -119,6 +114,25 @@ def _conditioning(case: Case, tensors: tuple[Tensor, ...], exact: list[Any]) -> 
             largest = [max(pair) for pair in zip(largest, changes, strict=True)]
         total = [t + most for t, most in zip(total, largest, strict=True)]
     return total
+
+
+def _patterns(case: Case, tensors: tuple[Tensor, ...], position: int) -> list[list[float]]:
+    """Which elements of an argument grow and which shrink: all alike, by turns, the worst way.
+
+    A loss that ties elements together may stand still when all of them move alike: a cosine does
+    under any scale. What moves it most is read off its own gradient.
+    """
+    alike = [1.0] * tensors[position].numel()
+    if is_element(case):
+        return [alike]
+    by_turns = [1.0 - 2 * (index % 2) for index in range(len(alike))]
+    wide = [t.double() if t.is_floating_point() else t for t in tensors]
+    leaf = wide[position] = wide[position].detach().requires_grad_()
+    value = case(*wide, reduction="none").sum()
+    if not value.requires_grad:
+        return [alike, by_turns]
+    (slopes,) = torch.autograd.grad(value, leaf, materialize_grads=True)
+    return [alike, by_turns, (slopes * leaf).sign().flatten().tolist()]
 
 
 @check(lambda case: has_truth(case) and case.card.differentiable)
@@ -298,7 +312,7 @@ def loss_can_be_negative_as_the_card_says(case: Case) -> None:
     """A card that denies ``nonnegative`` has a sample below 0, or it claims too little."""
     lowest = min(
         setting(*case.sample(seed), reduction="none").min().item()
-        for setting in (case, *(case.with_options(**v) for v in case.card.variants))
+        for setting in cases(case.card)
         for seed in range(200)
     )
     assert lowest < 0, f"no negative value in 200 samples (lowest {lowest}); claim nonnegative"

@@ -22,7 +22,9 @@ def loss_curves(done: Choice) -> Markup:
     with canvas(5.4, 4.6, rows=2) as (_, (value_axes, slope_axes), svg):
         for number, result in enumerate(done.tournament.results):
             one = result.candidate
-            x, value, slope = _over_residual(one, done, unit) if amounts else _over_margin(one, done)
+            x, value, slope = (
+                _over_residual(one, done, unit) if amounts else _over_margin(one, done)
+            )
             style: dict[str, Any] = {
                 "color": SERIES[number % len(SERIES)],
                 "ls": DASHES[number % len(DASHES)],

@@ -32,7 +32,8 @@ def effects(done: Choice) -> Markup | None:
         axes.set_yticks(range(len(shown)), [one.label for one in reversed(shown)])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"worse  ←  gain in {done.metric.name} over {done.outcome.baseline}  →  better")
+        gain = f"gain in {done.metric.name} over {done.outcome.baseline}"
+        axes.set_xlabel(f"worse  ←  {gain}  →  better")
     return svg[0]
 
 
@@ -105,7 +106,7 @@ def _amounts(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
         for number, (one, guess) in enumerate(zip(shown, made, strict=True)):
             mark: dict[str, Any] = {"color": SERIES[number], "alpha": 0.6, "ms": 3, "mew": 0}
             points.plot(guess[rows], guess[rows] - y[rows], "os"[number], label=one.label, **mark)
-            bars.hist(guess - y, edges, histtype="step", color=SERIES[number], lw=1.5)
+            bars.hist(guess - y, edges.tolist(), histtype="step", color=SERIES[number], lw=1.5)
         points.axhline(0, color=INK, lw=0.8)
         points.set_xlabel("prediction")
         points.set_ylabel("prediction minus target")
@@ -148,7 +149,7 @@ def _reliability(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
             hit = y if made.ndim == 1 else made.argmax(1) == y
             sure = made if made.ndim == 1 else made.max(1)
             share, level = calibration_curve(hit, sure, n_bins=10)
-            style = {"color": SERIES[number], "lw": 1.6, "ms": 4}
+            style: dict[str, Any] = {"color": SERIES[number], "lw": 1.6, "ms": 4}
             axes.plot(level, share, "os"[number] + "-", label=one.label, **style)
         axes.set_xlabel("predicted probability")
         axes.set_ylabel("share that came true")

@@ -5,9 +5,9 @@ Figures are drawn in marker colours, which are replaced by CSS variables afterwa
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from markupsafe import Markup
 
@@ -50,7 +50,7 @@ _STYLE = {
 @contextmanager
 def canvas(
     width: float, height: float, rows: int = 1, columns: int = 1
-) -> Iterator[tuple["Figure", list["Axes"], list[Markup]]]:
+) -> Generator[tuple["Figure", list["Axes"], list[Markup]]]:
     """Draw on axes; the finished SVG is put into the list.
 
     Args:
@@ -63,7 +63,7 @@ def canvas(
     from matplotlib.figure import Figure
 
     done: list[Markup] = []
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": "lossmith"}):
+    with mpl.rc_context(cast(Any, {**_STYLE, "svg.hashsalt": "lossmith"})):
         figure = Figure(figsize=(width, height))
         axes = figure.subplots(rows, columns, squeeze=False)
         yield figure, list(axes.flat), done
@@ -80,4 +80,4 @@ def _svg(figure: "Figure") -> Markup:
         text = text.replace(color, f"var({variable})")
     # numbers with a tenth of a point are finer than any screen
     text = re.sub(r"(\d+\.\d)\d{2,}", r"\1", text)
-    return Markup(text)  # noqa: S704 -- matplotlib escapes every text it writes into an SVG
+    return Markup(text)  # matplotlib escapes every text it writes into an SVG
