@@ -311,7 +311,7 @@ def loss_is_never_negative(case: Case) -> None:
 def loss_can_be_negative_as_the_card_says(case: Case) -> None:
     """A card that denies ``nonnegative`` has a sample below 0, or it claims too little."""
     lowest = min(
-        setting(*case.sample(seed), reduction="none").min().item()
+        setting(*setting.sample(seed), reduction="none").min().item()
         for setting in cases(case.card)
         for seed in range(200)
     )
