@@ -28,6 +28,9 @@ def undefined(value: Tensor) -> bool:
     """Whether a kernel's result holds NaN, so that the plain function has to look at it again.
 
     ``0 * inf`` is NaN to a kernel, and 0 to a loss that knows why the factor is 0. The look is
-    free on the CPU; elsewhere it would synchronise. ``inf - inf`` may raise a false alarm.
+    free on the CPU; elsewhere it would synchronise, and the answer is yes without looking.
+    ``inf - inf`` may raise a false alarm.
     """
+    if value.device.type != "cpu":
+        return True
     return math.isnan((value if value.ndim == 0 else value.detach().sum()).item())
