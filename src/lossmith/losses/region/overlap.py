@@ -4,6 +4,7 @@ Nothing here subtracts sums. ``1 - 2 I / (P + T)`` loses its digits as the overl
 the same number as wrong / (wrong + right) does not.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ class Pixels(NamedTuple):
 
     Attributes:
         inside: Probability p that the position belongs to the region.
-        outside: 1 - p, with its own digits where p is close to 1.
+        outside: 1 - p, with its own digits where p is close to 1; only right where t is not 0.
         mask: Target t in [0, 1].
     """
 
@@ -62,10 +63,18 @@ def class_pixels(input: Tensor, target: Tensor, ignore_index: int) -> Pixels:
         return Pixels(inside, _complement(inside), positions(target, 2))
     label = positions(target, 1).unsqueeze(1).long()
     present = label != ignore_index
+    if label.device.type != "cpu":  # labels go unchecked there: one outside is NaN in its sample
+        outside = present & ((label < 0) | (label >= input.shape[1]))
+        logits = torch.where(outside, math.nan, logits)
+        label = label.clamp(0, input.shape[1] - 1)
+    label = torch.where(present, label, 0)
     inside = torch.where(present, logits, 0.0).softmax(1)
-    mask = torch.zeros_like(inside).scatter(1, torch.where(present, label, 0), 1.0)
-    members = (inside, _complement(inside), mask)
-    return Pixels(*(torch.where(present, member, 0.0) for member in members))
+    rest = inside.scatter(1, label, 0.0).sum(1, keepdim=True)  # 1 - p of the labelled class
+    return Pixels(
+        inside=torch.where(present, inside, 0.0),
+        outside=torch.where(present, rest, 0.0).expand_as(inside),
+        mask=torch.zeros_like(inside).scatter(1, label, present.to(inside.dtype)),
+    )
 
 
 def mask_pixels(input: Tensor, target: Tensor) -> Pixels:
