@@ -12,32 +12,48 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossmith.core.loss import NATIVE_REDUCTION
+
 Pull = Callable[..., tuple[Tensor | None, ...]]
-_REDUCED = (lambda value: value, torch.mean, torch.sum)
+_MEAN, _SUM = NATIVE_REDUCTION["mean"], NATIVE_REDUCTION["sum"]
+
+
+def _reduced(value: Tensor, reduction: int) -> Tensor:
+    if reduction == _MEAN:
+        return value.mean()
+    return value.sum() if reduction == _SUM else value
 
 
 class _Known(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, value: Tensor, pull: Pull, plain: Callable[..., Tensor], count: int, *kept: Tensor
+        ctx: Any,
+        value: Tensor,
+        reduction: int,
+        pull: Pull,
+        plain: Callable[..., Tensor],
+        leaves: int,
+        *tensors: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(*kept)
-        ctx.pull, ctx.plain, ctx.count = pull, plain, count
-        return value
+        ctx.save_for_backward(*tensors)
+        ctx.pull, ctx.plain, ctx.leaves = pull, plain, leaves
+        ctx.reduction, ctx.count = reduction, value.numel()
+        return _reduced(value, reduction)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        count = ctx.count
-        needed = ctx.needs_input_grad[4 : 4 + count]
-        leaves, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        (grad,) = grads
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[5 : 5 + ctx.leaves]
+        leaves, kept = tensors[: ctx.leaves], tensors[ctx.leaves :]
         if torch.is_grad_enabled():  # create_graph
             wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-            found = torch.autograd.grad(ctx.plain(*leaves), wanted, *grads, create_graph=True)
-            each = iter(found)
+            value = _reduced(ctx.plain(*leaves), ctx.reduction)
+            each = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
             pulls = tuple(next(each) if need else None for need in needed)
         else:
-            pulls = ctx.pull(*grads, needed, *kept)
-        return None, None, None, None, *pulls, *[None] * len(kept)
+            grad = grad / ctx.count if ctx.reduction == _MEAN else grad
+            pulls = ctx.pull(grad, needed, leaves, *kept)
+        return None, None, None, None, None, *pulls, *[None] * len(kept)
 
 
 def with_pull(
@@ -54,13 +70,15 @@ def with_pull(
     Args:
         value: The unreduced loss.
         reduction: torch's number of the reduction.
-        pull: ``pull(grad, needed, *kept)`` returns one gradient per leaf, None if not needed.
+        pull: ``pull(grad, needed, leaves, *kept)`` returns one gradient per leaf, None if it is not
+            needed; ``grad`` is a single number, or one per value if nothing is reduced.
         plain: ``plain(*leaves)`` is the same value as plain torch.
         leaves: The tensors that gradients flow to.
-        kept: What ``pull`` needs.
+        kept: What ``pull`` needs besides.
     """
-    connected = _Known.apply(value, pull, plain, len(leaves), *leaves, *kept)
-    return _REDUCED[reduction](connected)  # type: ignore[no-any-return]
+    return _Known.apply(  # type: ignore[no-any-return]
+        value, reduction, pull, plain, len(leaves), *leaves, *kept
+    )
 
 
 def squares_fit(*lengths: Tensor) -> bool:
@@ -68,8 +86,11 @@ def squares_fit(*lengths: Tensor) -> bool:
 
     On the CPU only: elsewhere the look would stall the device, and the answer is no.
     """
-    info = torch.finfo(lengths[0].dtype)
     if lengths[0].device.type != "cpu":
         return False
-    low, high = (end.item() for end in torch.aminmax(torch.cat(lengths)))
+    info = torch.finfo(lengths[0].dtype)
+    every = torch.cat(lengths)
+    low, high = (end.item() for end in torch.aminmax(every))
+    if math.isnan(low):  # such a row is NaN on any path: let the others decide
+        low, high = (end.item() for end in torch.aminmax(every.nan_to_num(1.0)))
     return low > math.sqrt(info.tiny) / info.eps and high < math.sqrt(info.max)

@@ -20,7 +20,7 @@ def _cost(input1: Tensor, input2: Tensor, target: Tensor, margin: float) -> Tens
     present = (first * first).sum(-1) * (second * second).sum(-1) > 0.5
     apart = 0.5 * (first - second).square().sum(-1)
     apart = torch.where(present, apart, 1.0)
-    excess = ((first * second).sum(-1) - margin).clamp(min=0)
+    excess = ((first * second).sum(-1) - margin).relu()
     return torch.where(target > 0, apart, excess)
 
 
@@ -31,44 +31,44 @@ def _one_pass(
     if input1.ndim != 2 or not eager(*leaves):
         return None
     with torch.no_grad():
-        length1 = torch.linalg.vector_norm(input1, dim=1)
-        length2 = torch.linalg.vector_norm(input2, dim=1)
+        length1 = torch.linalg.vector_norm(input1, dim=1, keepdim=True)
+        length2 = torch.linalg.vector_norm(input2, dim=1, keepdim=True)
         if not squares_fit(length1, length2):
             return None
-        per1, per2 = length1.reciprocal().unsqueeze(1), length2.reciprocal().unsqueeze(1)
-        first, second = input1 * per1, input2 * per2
-        chord = first - second
-        apart = 0.5 * torch.linalg.vecdot(chord, chord)
-        excess = torch.linalg.vecdot(first, second) - margin
-        similar = target > 0
-        value = torch.where(similar, apart, excess.clamp(min=0))
-        # +1 pulls together, -1 pushes apart, 0 is content
-        force = torch.where(similar, 1.0, -(excess >= 0).to(value))
+        per1, per2 = length1.reciprocal_(), length2.reciprocal_()
+        first = input1 * per1
+        second = input2 * per2
+        cosine = torch.linalg.vecdot(first, second)
+        chord = second.sub_(first)
+        apart = torch.linalg.vector_norm(chord, dim=1).square_().mul_(0.5)
+        value = torch.where(target > 0, apart, cosine.sub_(margin).relu_())
+        force = (target * (value > 0)).unsqueeze(1)  # 1 pulls together, -1 apart
 
     def plain(left: Tensor, right: Tensor) -> Tensor:
         return _cost(left, right, target, margin)
 
-    kept = (first, second, chord, apart, per1, per2, force)
+    kept = (chord, apart.unsqueeze(1), per1, per2, force)
     return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=kept)
 
 
 def _pull(
     grad: Tensor,
     needed: tuple[bool, ...],
-    first: Tensor,
-    second: Tensor,
+    leaves: tuple[Tensor, ...],
     chord: Tensor,
     apart: Tensor,
     per1: Tensor,
     per2: Tensor,
     force: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    # d(1 - cos) / d x = (u - v - (1 - cos) u) / |x|, with u, v the unit vectors
-    force, apart = (grad * force).unsqueeze(1), apart.unsqueeze(1)
-    return (
-        torch.addcmul(chord, first, apart, value=-1).mul_(force * per1) if needed[0] else None,
-        torch.addcmul(chord, second, apart).mul_(-force * per2) if needed[1] else None,
-    )
+    # d(1 - cos) / dx = -(v - u + (1 - cos) u) / |x|, with u and v the unit vectors
+    force = force * (grad.unsqueeze(1) if grad.ndim else grad)
+    by1 = by2 = None
+    if needed[0]:
+        by1 = torch.addcmul(chord, leaves[0], apart * per1).mul_(-force * per1)
+    if needed[1]:
+        by2 = torch.addcmul(chord, leaves[1], apart * per2, value=-1).mul_(force * per2)
+    return by1, by2
 
 
 @loss(

@@ -8,15 +8,37 @@ from lossmith.core.domain import REAL, SIGN
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+from lossmith.engine.pull import with_pull
 
-# Above this size the passes over memory count, and the plain body makes fewer of them.
-SMALL = 1 << 14
+# Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
+SMALL = 1 << 11
 
 
-def _native(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0) -> Tensor | None:
-    if input.numel() > SMALL:
+def _cost(input: Tensor, target: Tensor, margin: float) -> Tensor:
+    return torch.where(target > 0, input, (margin - input).clamp(min=0))
+
+
+def _one_pass(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0) -> Tensor | None:
+    if input.numel() < SMALL:
+        return torch.hinge_embedding_loss(input, target, margin, reduction)
+    if not eager(input):
         return None
-    return torch.hinge_embedding_loss(input, target, margin, reduction)
+    with torch.no_grad():
+        similar, short = target > 0, margin - input
+        force = target * (short >= 0).logical_or_(similar)
+        value = torch.where(similar, input, short.clamp_(min=0))
+
+    def plain(leaf: Tensor) -> Tensor:
+        return _cost(leaf, target, margin)
+
+    return with_pull(value, reduction, _pull, plain, leaves=(input,), kept=(force,))
+
+
+def _pull(
+    grad: Tensor, needed: tuple[bool, ...], leaves: tuple[Tensor, ...], force: Tensor
+) -> tuple[Tensor | None, ...]:
+    return (force * grad,)
 
 
 @loss(
@@ -43,7 +65,7 @@ def _native(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0) 
         avoid_when="the input may be negative: a similar pair then pays less than nothing",
         source="Collobert, Kavukcuoglu and Farabet 2011, Torch7 (BigLearn, NIPS workshop)",
     ),
-    native=_native,
+    native=_one_pass,
 )
 def hinge_embedding_loss(
     input: Tensor,
@@ -78,7 +100,7 @@ def hinge_embedding_loss(
         >>> lm.hinge_embedding_loss(distance, target, reduction="none")
         tensor([0.8000, 0.8000, 0.0000])
     """
-    return torch.where(target > 0, input, (margin - input).clamp(min=0))
+    return _cost(input, target, margin)
 
 
 class HingeEmbeddingLoss(Loss):

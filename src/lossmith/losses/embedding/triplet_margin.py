@@ -1,5 +1,6 @@
 """Triplet margin: an anchor, something alike, something different."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,8 @@ from lossmith.engine.pull import squares_fit, with_pull
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 EPS = 1e-6
+# Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
+SMALL = 1 << 14
 FORMULA = r"\max(0,\; d(a, p) - d(a, n) + m)"
 SOURCE = "Balntas, Riba, Ponsa and Mikolajczyk 2016, doi:10.5244/C.30.119"
 
@@ -32,10 +35,10 @@ def _hinge(
     near, far = distance(anchor, positive), distance(anchor, negative)
     if swap:
         far = torch.minimum(far, distance(positive, negative))
-    return (margin + near - far).clamp(min=0)
+    return (near - far + margin).clamp(min=0)  # close distances subtract without rounding
 
 
-def _one_pass(
+def _native(
     anchor: Tensor,
     positive: Tensor,
     negative: Tensor,
@@ -45,22 +48,43 @@ def _one_pass(
     eps: float = EPS,
     swap: bool = False,
 ) -> Tensor | None:
+    if anchor.device.type != "cpu" or p not in (1, 2) or eps < EPS:
+        return None
     leaves = (anchor, positive, negative)
-    if p != 2 or swap or anchor.ndim != 2 or not eager(*leaves):
+    if anchor.numel() >= SMALL and p == 2 and not swap:
+        return _one_pass(*leaves, reduction, margin, eps)
+    value = torch.triplet_margin_loss(*leaves, margin, p, eps, swap, reduction)
+    # With eps at hand nothing can vanish when squared; what overflows shows, as NaN does.
+    finite = value.isfinite().all() if value.ndim else math.isfinite(value.item())
+    return value if finite or not all(leaf.isfinite().all() for leaf in leaves) else None
+
+
+def _one_pass(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    reduction: int,
+    margin: float,
+    eps: float,
+) -> Tensor | None:
+    """Euclidean triplets whose differences are taken once, for value and gradient."""
+    leaves = (anchor, positive, negative)
+    if anchor.ndim != 2 or not eager(*leaves):
         return None
     with torch.no_grad():
         to_near, to_far = (anchor - positive).add_(eps), (anchor - negative).add_(eps)
-        near, far = (
-            torch.linalg.vector_norm(to_near, dim=1),
-            torch.linalg.vector_norm(to_far, dim=1),
-        )
+        near = torch.linalg.vector_norm(to_near, dim=1)
+        far = torch.linalg.vector_norm(to_far, dim=1)
         if not squares_fit(near, far):
             return None
-        cost = (near + margin).sub_(far)
+        cost = (near - far).add_(margin)
         value = cost.clamp(min=0)
 
     def plain(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-        return _hinge(anchor, positive, negative, lambda x, y: safe_norm(x - y + eps), margin, swap)
+        def distance(left: Tensor, right: Tensor) -> Tensor:
+            return safe_norm(left - right + eps)
+
+        return _hinge(anchor, positive, negative, distance, margin, swap=False)
 
     kept = (to_near, to_far, near, far, cost)
     return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=kept)
@@ -69,14 +93,15 @@ def _one_pass(
 def _pull(
     grad: Tensor,
     needed: tuple[bool, ...],
+    leaves: tuple[Tensor, ...],
     to_near: Tensor,
     to_far: Tensor,
     near: Tensor,
     far: Tensor,
     cost: Tensor,
 ) -> tuple[Tensor | None, ...]:
-    grad = grad * (cost >= 0)
-    by_near, by_far = (grad / near).unsqueeze(1), (grad / far).unsqueeze(1)
+    force = grad * (cost >= 0)
+    by_near, by_far = (force / near).unsqueeze(1), (force / far).unsqueeze(1)
     return (
         torch.addcmul(to_near * by_near, to_far, by_far, value=-1) if needed[0] else None,
         to_near * -by_near if needed[1] else None,
@@ -107,7 +132,7 @@ def _pull(
         avoid_when="triplets come at random: most soon cost nothing and teach nothing",
         source=SOURCE,
     ),
-    native=_one_pass,
+    native=_native,
 )
 def triplet_margin_loss(
     anchor: Tensor,
@@ -168,6 +193,20 @@ class TripletMarginLoss(Loss):
     function = staticmethod(triplet_margin_loss)
 
 
+def _euclidean_one_pass(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    reduction: int,
+    distance_function: Distance | None = None,
+    margin: float = 1.0,
+    swap: bool = False,
+) -> Tensor | None:
+    if distance_function is not None or swap:
+        return None
+    return _one_pass(anchor, positive, negative, reduction, margin, EPS)
+
+
 def _city_block(left: Tensor, right: Tensor) -> Tensor:
     return (left - right).abs().flatten(1).sum(1)
 
@@ -212,7 +251,8 @@ _EUCLIDEAN, _GIVEN = {"distance_function": None}, {"distance_function": Function
         use_when="triplets under a distance of your own, or of samples that are not vectors",
         avoid_when="a p-norm will do: it has a loss of its own, safe at every scale",
         source=SOURCE,
-    )
+    ),
+    native=_euclidean_one_pass,
 )
 def triplet_margin_with_distance_loss(
     anchor: Tensor,

@@ -8,6 +8,42 @@ from lossmith.core.domain import REAL, SIGN
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+from lossmith.engine.pull import with_pull
+
+# Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
+SMALL = 1 << 14
+
+
+def _cost(input1: Tensor, input2: Tensor, target: Tensor, margin: float) -> Tensor:
+    return (margin - target * (input1 - input2)).clamp(min=0)
+
+
+def _one_pass(
+    input1: Tensor, input2: Tensor, target: Tensor, reduction: int, margin: float = 0.0
+) -> Tensor | None:
+    leaves = (input1, input2)
+    if input1.numel() < SMALL:
+        return torch.margin_ranking_loss(input1, input2, target, margin, reduction)
+    if not eager(*leaves):
+        return None
+    with torch.no_grad():
+        cost = (input2 - input1).mul_(target)
+        if margin:
+            cost.add_(margin)
+        force = target * (cost >= 0)
+        value = cost.clamp_(min=0)
+
+    def plain(left: Tensor, right: Tensor) -> Tensor:
+        return _cost(left, right, target, margin)
+
+    return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=(force,))
+
+
+def _pull(
+    grad: Tensor, needed: tuple[bool, ...], leaves: tuple[Tensor, ...], force: Tensor
+) -> tuple[Tensor | None, ...]:
+    return force * -grad if needed[0] else None, force * grad if needed[1] else None
 
 
 @loss(
@@ -35,9 +71,7 @@ from lossmith.core.reduction import Reduction
         avoid_when="whole lists with graded relevance are at hand",
         source="Herbrich, Graepel and Obermayer 1999, doi:10.1049/cp:19991091",
     ),
-    native=lambda input1, input2, target, reduction, margin=0.0: torch.margin_ranking_loss(
-        input1, input2, target, margin, reduction
-    ),
+    native=_one_pass,
 )
 def margin_ranking_loss(
     input1: Tensor,
@@ -74,7 +108,7 @@ def margin_ranking_loss(
         >>> lm.margin_ranking_loss(first, second, torch.tensor([1.0, -1.0]), reduction="none")
         tensor([1.5000, 0.0000])
     """
-    return (margin - target * (input1 - input2)).clamp(min=0)
+    return _cost(input1, input2, target, margin)
 
 
 class MarginRankingLoss(Loss):
