@@ -35,7 +35,8 @@ class Table:
     @property
     def numeric(self) -> list[str]:
         """Names of the numeric feature columns."""
-        return [c for c in map(str, self.features) if pd.api.types.is_numeric_dtype(self.features[c])]
+        names = map(str, self.features)
+        return [c for c in names if pd.api.types.is_numeric_dtype(self.features[c])]
 
     @property
     def text(self) -> list[str]:

@@ -31,27 +31,27 @@ def _one_pass(
     pos_weight: Tensor | None = None,
     alpha: float | None = None,
 ) -> Tensor | None:
-    """Value and derivative from one softplus: softplus(s) - r s, where r <= 1/2 cannot cancel."""
+    """``softplus(-|x|) + |x| |side - y|`` and its slope ``sign(x) (|side - y| - sigmoid(-|x|))``.
+
+    ``side`` is 1 for positive logits: both terms are positive, so that nothing cancels.
+    """
     plain_call = weight is None and pos_weight is None and alpha is None
-    if not plain_call or not eager(input, target):
+    if not plain_call or input.device.type != "cpu" or not eager(input, target):
         return None
     with torch.no_grad():
-        positive = target >= 0.5
-        wrong = torch.where(positive, -input, input)  # the logit of the less likely label
-        rest = torch.minimum(target, 1 - target)
-        pull_back = (rest * wrong).nan_to_num_(nan=0.0, posinf=torch.inf, neginf=-torch.inf)
-        value = softplus(wrong).sub_(pull_back)
+        if not torch.isfinite(input.sum()):  # 0 * inf below would be NaN
+            return None
+        side = (input > 0).to(input.dtype)  # the label that the logit speaks for
+        against = (side - target).abs_()
+        size = input.abs().neg_()
+        value = softplus(size).addcmul_(size, against, value=-1)
+        # in place, since a fresh megabyte costs more than the arithmetic on it
+        slope = size.sigmoid_().sub_(against).mul_(side.mul_(-2).add_(1))
 
-    def pull(grad: Tensor, needed: Any, leaves: Any, *kept: Tensor) -> Any:
-        positive, wrong, rest = kept
-        slope = torch.sigmoid(wrong).sub_(rest).mul_(grad)
-        return (
-            torch.where(positive, -slope, slope) if needed[0] else None,
-            -leaves[0] * grad if needed[1] else None,
-        )
+    def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
+        return slope * grad if needed[0] else None, -leaves[0] * grad if needed[1] else None
 
-    kept = (positive, wrong, rest)
-    return with_pull(value, reduction, pull, _plain, leaves=(input, target), kept=kept)
+    return with_pull(value, reduction, pull, _plain, leaves=(input, target), kept=(slope,))
 
 
 def _exact_logits(mp, x, y, pos_weight=None, weight=None, alpha=None):  # type: ignore[no-untyped-def]

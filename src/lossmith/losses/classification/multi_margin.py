@@ -1,16 +1,57 @@
 """Multi-margin: torch's multi-class hinge, averaged over all classes."""
 
+import functools
+from typing import Any, cast
+
 import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Signature
 from lossmith.core.domain import CLASS, NONNEGATIVE, REAL, Choice, Interval, Vector
-from lossmith.core.loss import loss
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+from lossmith.engine.pull import with_pull
 
 ANY_NUMBER = Interval("number", "be a number")
+
+
+def _one_pass(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor | None:
+    """The kernel of torch, with the derivatives that it lacks; NaN scores give it a finite loss."""
+    simple = weight is None and input.ndim == 2 and input.device.type == "cpu"
+    if not simple or not eager(input) or input.detach().sum().isnan():
+        return None
+    none, target = NATIVE_REDUCTION["none"], target.long()
+    value = cast(Any, kernels).multi_margin_loss(input.detach(), target, p, margin, None, none)
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor) -> Any:
+        backward = torch.ops.aten.multi_margin_loss_backward
+        each = grad.expand(target.shape).contiguous()
+        return (backward(each, *leaves, target, p, margin, None, none),)
+
+    plain = functools.partial(_plain, target=target, p=p, margin=margin)
+    return with_pull(value, reduction, pull, plain, leaves=(input,), kept=(target,))
+
+
+def _plain(input: Tensor, target: Tensor, p: int, margin: float) -> Tensor:
+    dim = input.ndim - 1
+    own = take_class(input, target, dim=dim).unsqueeze(dim)
+    short = torch.relu(margin - own + input)
+    if p == 2:
+        short = short * short
+    # the own class would add margin^p; it is taken out, not subtracted, which would round
+    short = short.scatter(dim, target.unsqueeze(dim), 0.0)
+    return short.sum(dim) / input.shape[dim]
 
 
 @loss(
@@ -36,7 +77,8 @@ ANY_NUMBER = Interval("number", "be a number")
         avoid_when="probabilities are wanted",
         source="Weston & Watkins 1999, Support vector machines for multi-class pattern recognition"
         " (ESANN)",
-    )
+    ),
+    native=_one_pass,
 )
 def multi_margin_loss(
     input: Tensor,
@@ -75,14 +117,7 @@ def multi_margin_loss(
         >>> lm.multi_margin_loss(scores, torch.tensor([1, 2]), reduction="none")
         tensor([0.8000, 0.7000])
     """
-    dim = input.ndim - 1
-    own = take_class(input, target, dim=dim).unsqueeze(dim)
-    short = torch.relu(margin - own + input)
-    if p == 2:
-        short = short * short
-    # the own class would add margin^p; it is taken out, not subtracted, which would round
-    short = short.scatter(dim, target.unsqueeze(dim), 0.0)
-    value = short.sum(dim) / input.shape[dim]
+    value = _plain(input, target, p, margin)
     return value if weight is None else times(weight.to(input)[target], value)
 
 

@@ -1,5 +1,8 @@
 """Negative log-likelihood of class indices, from log-probabilities."""
 
+from typing import Any, cast
+
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Signature
@@ -8,6 +11,19 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction, Terms
+
+
+def _kernel(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+) -> Tensor | None:
+    # its backward pass refuses channels-last, its weighted mean divides 0 by 0
+    if weight is not None or not input.is_contiguous():
+        return None
+    return cast(Any, kernels).nll_loss_nd(input, target.long(), None, reduction, ignore_index)
 
 
 @loss(
@@ -29,7 +45,8 @@ from lossmith.core.reduction import Reduction, Terms
         use_when="the model ends in a log-softmax",
         avoid_when="logits are at hand: cross-entropy from them keeps more digits",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
-    )
+    ),
+    native=_kernel,
 )
 def nll_loss(
     input: Tensor,

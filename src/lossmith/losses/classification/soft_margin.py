@@ -1,5 +1,9 @@
 """Soft margin: the logistic loss of a score and a label of -1 or 1."""
 
+import functools
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -8,6 +12,28 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction
+from lossmith.engine.eligible import eager
+from lossmith.engine.pull import with_pull
+
+
+def _plain(input: Tensor, target: Tensor) -> Tensor:
+    return softplus(-target * input)
+
+
+def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    """The slope is worked out in place beside the value, which spares the table of a graph."""
+    if target.requires_grad or target.dtype is not input.dtype or not eager(input, target):
+        return None
+    with torch.no_grad():
+        margin = (target * input).neg_()
+        value = softplus(margin)
+        slope = margin.sigmoid_().mul_(target).neg_()
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
+        return (slope * grad,)
+
+    plain = functools.partial(_plain, target=target)
+    return with_pull(value, reduction, pull, plain, leaves=(input,), kept=(slope,))
 
 
 @loss(
@@ -31,7 +57,8 @@ from lossmith.core.reduction import Reduction
         use_when="labels are -1 and 1, and the probability matters",
         avoid_when="labels are probabilities: take binary cross-entropy",
         source="Cox 1958, doi:10.1111/j.2517-6161.1958.tb00292.x",
-    )
+    ),
+    native=_one_pass,
 )
 def soft_margin_loss(
     input: Tensor,
@@ -63,7 +90,7 @@ def soft_margin_loss(
         >>> lm.soft_margin_loss(scores, labels, reduction="none")
         tensor([8.5436e-01, 1.0000e+04])
     """
-    return softplus(-target * input)
+    return _plain(input, target)
 
 
 class SoftMarginLoss(Loss):

@@ -52,10 +52,12 @@ def ranks(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def ideal_ranks(scores: Tensor, relevance: Tensor, mask: Tensor) -> Tensor:
-    """Place of each entry by descending relevance, from 1; equal ones by descending score."""
+    """Place of each entry by descending relevance, from 1; equal ones by descending score.
+
+    What is masked has relevance 0 here and comes last of all.
+    """
     first = torch.where(mask, scores, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    lowered = torch.where(mask, relevance, -1.0).gather(1, first)
-    second = lowered.argsort(dim=1, descending=True, stable=True)
+    second = relevance.gather(1, first).argsort(dim=1, descending=True, stable=True)
     return _places(first.gather(1, second), scores)
 
 
