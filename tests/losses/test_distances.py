@@ -1,4 +1,4 @@
-"""Triplet margin and cosine embedding at the ends of the range, and on their fast path."""
+"""Losses on distances and pairs of scores: the ends of the range, and their fast path."""
 
 import itertools
 import math
@@ -26,7 +26,16 @@ def cosine(*tensors: torch.Tensor) -> torch.Tensor:
     return lm.cosine_embedding_loss(*tensors, SIGNS, margin=-0.2)
 
 
-@pytest.mark.parametrize(("loss", "count"), [(triplet, 3), (cosine, 2)])
+def hinge(distances: torch.Tensor) -> torch.Tensor:
+    return lm.hinge_embedding_loss(distances, SIGNS.unsqueeze(1).expand_as(distances), margin=0.5)
+
+
+def ranking(*scores: torch.Tensor) -> torch.Tensor:
+    signs = SIGNS.unsqueeze(1).expand_as(scores[0])
+    return lm.margin_ranking_loss(*scores, signs, margin=0.5)
+
+
+@pytest.mark.parametrize(("loss", "count"), [(triplet, 3), (cosine, 2), (hinge, 1), (ranking, 2)])
 def test_fast_path_equals_the_plain_function(
     loss: object, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -35,7 +44,7 @@ def test_fast_path_equals_the_plain_function(
     ordinary = pull._Known.apply
     monkeypatch.setattr(pull._Known, "apply", lambda *given: served.append(1) or ordinary(*given))
     for wanted in itertools.product((False, True), repeat=count):
-        wide = rows(count, 3000)  # torch serves small triplets
+        wide = rows(count, 3000)  # torch serves small ones
         leaves = [t.clone().requires_grad_(w) for t, w in zip(wide, wanted, strict=True)]
         value = loss(*leaves)
         assert len(served) == 1, "the fast path did not serve"
