@@ -63,6 +63,14 @@ def test_a_list_without_entries_is_absent(name: str) -> None:
 
 
 @every
+def test_lists_of_no_entries_cost_nothing(name: str) -> None:
+    scores = torch.zeros(2, 0, requires_grad=True)
+    value = getattr(lm, name)(scores, torch.zeros(2, 0))
+    assert value == 0
+    assert value.requires_grad
+
+
+@every
 def test_module_takes_the_mask_of_the_batch(name: str) -> None:
     scores, grades = lists()
     mask = torch.arange(5).expand(3, 5) < torch.tensor([[5], [3], [2]])

@@ -216,6 +216,8 @@ def accurate_log_softmax(input: Tensor, *, dim: int) -> Tensor:
     ``log p = (x - max) - log1p(sum of the other exponentials)``: torch's kernel takes
     ``log(1 + small)`` there, which loses ``small``.
     """
+    if input.shape[dim] == 0:
+        return input
     top = input.argmax(dim, keepdim=True)
     shifted = input - input.gather(dim, top)
     others = shifted.exp().scatter(dim, top, 0.0).sum(dim, keepdim=True)
