@@ -11,7 +11,7 @@ DEMO_FLAGS ?=
 # One thread per test process: two processes share the cores already
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast test-gpu lint bench docs clean
+.PHONY: demo test test-slow test-gpu lint bench docs clean
 
 demo: $(STAMP)
 	mkdir -p out
@@ -19,10 +19,11 @@ demo: $(STAMP)
 	@echo "The page is at $(CURDIR)/out/report.html"
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
-
-test-fast: $(STAMP)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not gpu"
+
+# Inductor generates and compiles C++ for every loss: minutes, so it has a target of its own
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "slow and not gpu"
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -q -m gpu
