@@ -166,7 +166,8 @@ def check(name: str, frame: pd.DataFrame, target: str | None) -> Table:
     if len(missing):
         raise DataError(f"target {target!r} must not be missing, got {_rows(missing)} without it")
     if frame[target].nunique() == 1:
-        raise DataError(f"target {target!r} must vary, got {frame[target].iloc[0]!r} in every row")
+        only = frame[target].tolist()[0]
+        raise DataError(f"target {target!r} must vary, got {only!r} in every row")
     notes: list[str] = []
     features = {
         column: kept

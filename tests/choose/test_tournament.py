@@ -1,0 +1,109 @@
+"""What a fair tournament must hold: pairing, indifference to scale, silence on noise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lossmith.choose import choose
+from lossmith.choose.data import load
+from lossmith.choose.diagnosis import examine
+from lossmith.choose.folds import plan
+from lossmith.choose.metric import resolve
+from lossmith.choose.shortlist import shortlist
+from lossmith.choose.tournament import tournament
+from lossmith.choose.training import Settings
+from lossmith.choose.verdict import judge
+
+
+def _run(change, losses="mse_loss,l1_loss", data="diabetes"):
+    """The outcome and the verdict on five folds after ``change`` of the candidates."""
+    table, metric = load(data), resolve("mae")
+    diagnosis = examine(table, metric)
+    candidates = change(shortlist(diagnosis, metric, losses).candidates)
+    cells = plan(diagnosis, "5x1")
+    outcome = tournament(table, diagnosis, candidates, metric, cells, Settings(epochs=20))
+    return outcome, judge(outcome, diagnosis, metric, cells.rho)
+
+
+def test_the_same_loss_twice_differs_by_exactly_nothing():
+    outcome, verdict = _run(lambda found: (found[0], replace(found[0], name="again")))
+    first, second = (one.scores for one in outcome.results)
+    np.testing.assert_array_equal(first, second)
+    assert verdict.word == "practically the same"
+
+
+def test_a_loss_times_hundred_gets_the_same_verdict():
+    def scaled(found):
+        def big(input, target, **options):
+            return 100 * found[1].function(input, target, **options)
+
+        return (found[0], replace(found[1], function=big))
+
+    plain, before = _run(lambda found: found)
+    large, after = _run(scaled)
+    np.testing.assert_allclose(plain.results[1].scores, large.results[1].scores, rtol=0.01)
+    assert before.word == after.word
+
+
+def test_a_shuffled_target_has_no_winner():
+    frame = load("diabetes").features.assign(y=np.random.default_rng(0).permutation(np.arange(442)))
+    done = choose(frame, "y", metric="mae", losses="l1_loss,huber_loss", folds="5x2", epochs=20)
+    assert not any(one.beats_constant for one in done.outcome.standings)
+    assert done.winner is None
+    assert "constant" in done.verdict
+
+
+def test_the_same_seed_gives_the_same_table_and_another_seed_another():
+    asked = {"metric": "mae", "losses": "l1_loss", "folds": "3x1", "epochs": 5}
+    first, again = (choose("stackloss", **asked).table for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first.equals(choose("stackloss", **asked, seed=1).table)
+
+
+def test_a_loss_that_is_not_finite_is_recorded_with_the_reason():
+    def broken(found):
+        return (found[0], replace(found[1], function=lambda input, target: input.sum() / 0.0))
+
+    outcome, verdict = _run(broken)
+    assert outcome.results[1].scores is None
+    assert "not finite in 5 of 5 cells" in outcome.results[1].failure
+    assert verdict.standings[-1].word == "failed"
+
+
+def test_cells_share_no_row_between_training_and_test():
+    diagnosis = examine(load("wine"))
+    cells = plan(diagnosis, "4x2").cells
+    assert len({len(cell.fit) for cell in cells}) == 1
+    for cell in cells:
+        assert not set(cell.train) & set(cell.test)
+        assert not set(cell.fit) & set(cell.hold)
+        assert len(cell.train) + len(cell.test) == 178
+    tested = np.concatenate([cell.test for cell in cells if cell.repeat == 0])
+    assert sorted(tested) == list(range(178))
+
+
+@pytest.mark.slow
+def test_absolute_and_squared_error_are_not_told_apart_on_diabetes():
+    done = choose("diabetes", metric="mae", losses="l1_loss")
+    assert done.winner is None
+    assert done.outcome.word in ("cannot tell", "practically the same")
+
+
+@pytest.mark.slow
+def test_the_pinball_loss_wins_its_own_metric_on_uneven_spread():
+    done = choose("engel", metric="pinball:0.9", losses="pinball_loss,l1_loss,huber_loss")
+    assert done.winner == "pinball_loss(quantile=0.9)"
+    assert done.table["loss"][0] == done.winner
+
+
+def test_predicting_zero_for_skewed_amounts_alarms():
+    rng = np.random.default_rng(0)
+    amounts = np.where(rng.random(300) < 0.7, 0.0, rng.exponential(5.0, 300))
+    frame = pd.DataFrame({"x": rng.standard_normal(300), "y": amounts})
+    done = choose(frame, "y", metric="mae", losses="l1_loss", folds="3x1", epochs=60)
+    absolute = next(one for one in done.outcome.standings if one.label == "l1_loss")
+    ratio = next(guard for guard in absolute.guards if guard.name == "mean ratio")
+    assert ratio.alarm
+    assert ratio.value < 0.5

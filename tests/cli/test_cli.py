@@ -1,0 +1,89 @@
+"""The command line: codes, channels, and a start that imports nothing heavy."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from lossmith.cli import COMMANDS, main
+
+SMALL = ["--metric", "mae", "--losses", "l1_loss", "--folds", "3x1", "--epochs", "2"]
+GOOD = "x,y\n" + "".join(f"{i % 7},{i * 0.5}\n" for i in range(30))
+
+
+def run(*words):
+    return CliRunner().invoke(main, list(words))
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom lossmith.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in ('torch', 'pandas', 'sklearn', 'scipy', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "choose" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_command_of_the_table_has_help(name):
+    done = run(name, "--help")
+    assert (done.exit_code, "Usage" in done.stdout) == (0, True)
+
+
+def test_choose_prints_verdict_and_table_to_stdout_and_progress_to_stderr(tmp_path):
+    page = tmp_path / "page.html"
+    done = run("choose", "stackloss", *SMALL, "--html", str(page))
+    assert done.exit_code == 0, done.output
+    assert "cannot tell" in done.stdout.lower() or "better" in done.stdout
+    assert "l1_loss" in done.stdout
+    assert str(page) in done.stderr
+    assert str(page) not in done.stdout
+    assert page.stat().st_size < 1_000_000
+
+
+def test_choose_json_is_json_and_the_same_each_time():
+    first, again = (run("choose", "stackloss", *SMALL, "--json") for _ in range(2))
+    content = json.loads(first.stdout)
+    assert content["metric"] == "mae"
+    assert {row["loss"] for row in content["table"]} == {"mse_loss", "l1_loss"}
+    assert first.stdout == again.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (None, [], "DATA must be a file that exists"),
+        ("", [], "got an empty file"),
+        (GOOD, ["--target", "z"], "target must be a column"),
+        (GOOD, ["--target", "y", "--metric", "speed"], "metric must be one of"),
+        (GOOD, ["--target", "y", "--metric", "f1"], "metric must fit the continuous target"),
+        (GOOD, ["--target", "y", "--losses", "l7_loss"], "loss must be a name in the catalogue"),
+        (GOOD, ["--target", "y", "--folds", "3by3"], "folds must be KxR"),
+        (GOOD[:20], ["--target", "y"], "at least 20 rows"),
+        (GOOD.replace("x,y", "y,y"), ["--target", "y"], "column names must differ"),
+        (GOOD.replace("\n3,", "\nabc,", 1), ["--target", "y"], "got 'abc' in row 4"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(tmp_path, content, words, message):
+    path = tmp_path / "data.csv"
+    if content is not None:
+        path.write_text(content)
+    done = run("choose", str(path), *words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.strip()]) == 1
+    assert done.stdout == ""
+
+
+def test_diagnose_list_and_show_speak():
+    assert "target 'foodexp' is continuous" in run("diagnose", "engel").stdout
+    assert json.loads(run("diagnose", "engel", "--json").stdout)["rows"] == 235
+    assert "huber_loss" in run("list", "--task", "regression").stdout
+    assert "Huber 1964" in run("show", "huber").stdout
+    assert json.loads(run("show", "mse", "--json").stdout)["name"] == "mse_loss"
+    wrong = run("show", "hubber")
+    assert (wrong.exit_code, "huber" in wrong.stderr) == (2, True)
