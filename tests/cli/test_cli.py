@@ -40,6 +40,7 @@ def test_choose_prints_verdict_and_table_to_stdout_and_progress_to_stderr(tmp_pa
     assert done.exit_code == 0, done.output
     assert "cannot tell" in done.stdout.lower() or "better" in done.stdout
     assert "l1_loss" in done.stdout
+    assert "…" not in done.stdout
     assert str(page) in done.stderr
     assert str(page) not in done.stdout
     assert page.stat().st_size < 1_000_000

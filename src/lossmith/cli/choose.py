@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
     from lossmith.choose import Choice
 
+# Nobody wraps lines of a pipe or a file.
+PIPED_WIDTH = 120
+
 
 @click.command()
 @DATA
@@ -98,6 +101,8 @@ def _print(done: "Choice") -> None:
     from rich.markup import escape
 
     console = Console(soft_wrap=True, highlight=False)
+    if not console.is_terminal:
+        console = Console(soft_wrap=True, highlight=False, width=PIPED_WIDTH)
     console.print(f"[bold]{escape(done.verdict)}[/bold]\n")
     console.print(escape(done.diagnosis.verdict))
     console.print(
@@ -107,7 +112,7 @@ def _print(done: "Choice") -> None:
     )
     if done.plan.note:
         console.print(f"Reduced: {escape(done.plan.note)}.")
-    console.print(_table(done))
+    console.print(_table(done, odds=console.width >= PIPED_WIDTH))
     console.print(f"Predicting one constant: {done.metric.name} {done.constant:.4g}.")
     for one in done.outcome.standings:
         for guard in one.guards:
@@ -115,28 +120,31 @@ def _print(done: "Choice") -> None:
                 mark = "Warning, " if guard.alarm else ""
                 console.print(escape(f"{mark}{one.label}: {guard.sentence}"))
     for refusal in done.shortlist.refusals:
-        console.print(escape(f"{refusal.name} refused: {refusal.reason}"), style="dim")
+        console.print(escape(f"Not entered: {refusal.name}, {refusal.reason}"), style="dim")
 
 
-def _table(done: "Choice") -> "Table":
+def _table(done: "Choice", *, odds: bool) -> "Table":
+    """The ranking; the three probabilities only where the line has room for ``odds``."""
+    from rich.box import SIMPLE
     from rich.table import Table
 
-    table = Table()
-    for column in ("loss", done.metric.name, "gain over baseline", "95 %", "P better/same/worse"):
-        table.add_column(column, justify="left" if column == "loss" else "right")
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("loss", no_wrap=True)
+    for column in (done.metric.name, "gain", "95 %", *["better / same / worse"] * odds):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
     for one in done.outcome.standings:
         if (test := one.comparison) is None:
             score = "" if one.word == "failed" else f"{one.score:.4g}"
             word = one.sentence if one.word == "failed" else one.word
-            table.add_row(one.label, score, "", "", "", word)
+            table.add_row(one.label, score, "", "", *[""] * odds, word)
             continue
         table.add_row(
             one.label,
             f"{one.score:.4g}",
             f"{test.difference:+.3g}",
             f"{test.low:+.3g} .. {test.high:+.3g}",
-            f"{test.better:.2f} / {test.same:.2f} / {test.worse:.2f}",
+            *[f"{test.better:.2f} / {test.same:.2f} / {test.worse:.2f}"] * odds,
             one.word,
         )
     return table
