@@ -75,9 +75,9 @@ def main() -> None:
                 f"{found['ratio_low']:.2f} - {found['ratio_high']:.2f}",
                 f"{found['ratio_of_best']:.2f}",
             )
+        if not options.names:  # after each loss, so that a run cut short keeps what it measured
+            write("torch_losses", rows)
     Console(width=100).print(table)
-    if not options.names:
-        print(write("torch_losses", rows))
 
 
 if __name__ == "__main__":
