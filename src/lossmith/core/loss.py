@@ -32,6 +32,7 @@ def loss(
     card: Card,
     *,
     native: Callable[..., Tensor | None] | None = None,
+    native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
     """Register a function that returns an unreduced loss, and give it everything else.
@@ -48,6 +49,9 @@ def loss(
         native: A torch kernel with the same mathematics, tried first on plain eager tensors
             without weights or ignored samples: ``native(*tensors, reduction, **options)`` with
             torch's number for the reduction. It returns None to decline.
+        native_checks: ``native`` looks at tensor values itself: on the CPU it declines, or raises
+            IndexError or RuntimeError, for whatever the card forbids, and the checks here then
+            word the complaint. Absent labels are its affair too.
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
@@ -70,7 +74,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        return _build(card, body, native, arrange)
+        return _build(card, body, native, native_checks, arrange)
 
     return decorate
 
@@ -79,6 +83,7 @@ def _build(
     card: Card,
     body: Callable[..., Tensor | Terms],
     native: Callable[..., Tensor | None] | None,
+    native_checks: bool,
     arrange: Callable[..., tuple[Any, ...]] | None,
 ) -> Callable[..., Tensor]:
     name = body.__name__
@@ -115,6 +120,25 @@ def _build(
         if reduction not in reductions:
             fail("reduction", f"be one of {', '.join(map(repr, reductions))}", reduction)
 
+        dtype = tensors[0].dtype
+        swift = (
+            native is not None
+            and sample_weight is None
+            and one_dtype
+            and not compiling
+            and dtype not in HALF
+            and not transforming()
+            and tensors[0].numel() > 0
+        )
+        if swift and native_checks:
+            swift = False  # it has had its turn
+            try:
+                done = native(*tensors, NATIVE_REDUCTION[reduction], **options)
+            except (IndexError, RuntimeError):
+                done = None
+            if done is not None:
+                return done
+
         absent = (
             None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)
         )
@@ -132,16 +156,7 @@ def _build(
         seen = absent is None and ignore_index is not None
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
-        dtype = tensors[0].dtype
-        if (
-            native is not None
-            and absent is None
-            and one_dtype
-            and not compiling
-            and dtype not in HALF
-            and not transforming()
-            and tensors[0].numel()
-        ):
+        if swift and absent is None:
             done = native(*tensors, NATIVE_REDUCTION[reduction], **options)
             if done is not None:
                 return done

@@ -30,20 +30,21 @@ class _Known(torch.autograd.Function):
         ctx: Any,
         value: Tensor,
         reduction: int,
+        reduced: bool,
         pull: Pull,
         plain: Callable[..., Tensor],
         leaves: int,
         *tensors: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(*tensors)
-        ctx.pull, ctx.plain, ctx.leaves = pull, plain, leaves
-        ctx.reduction, ctx.count = reduction, value.numel()
-        return _reduced(value, reduction)
+        ctx.pull, ctx.plain, ctx.leaves, ctx.reduction = pull, plain, leaves, reduction
+        ctx.count = value.numel() if reduction == _MEAN and not reduced else 1
+        return value if reduced else _reduced(value, reduction)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[5 : 5 + ctx.leaves]
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[6 : 6 + ctx.leaves]
         leaves, kept = tensors[: ctx.leaves], tensors[ctx.leaves :]
         if torch.is_grad_enabled():  # create_graph
             wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
@@ -51,9 +52,8 @@ class _Known(torch.autograd.Function):
             each = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
             pulls = tuple(next(each) if need else None for need in needed)
         else:
-            grad = grad / ctx.count if ctx.reduction == _MEAN else grad
-            pulls = ctx.pull(grad, needed, leaves, *kept)
-        return None, None, None, None, None, *pulls, *[None] * len(kept)
+            pulls = ctx.pull(grad if ctx.count == 1 else grad / ctx.count, needed, leaves, *kept)
+        return None, None, None, None, None, None, *pulls, *[None] * len(kept)
 
 
 def with_pull(
@@ -64,20 +64,23 @@ def with_pull(
     *,
     leaves: tuple[Tensor, ...],
     kept: tuple[Tensor, ...],
+    reduced: bool = False,
 ) -> Tensor:
-    """Connect an unreduced ``value``, computed without a graph, to its ``leaves``, and reduce it.
+    """Connect a ``value``, computed without a graph, to its ``leaves``, and reduce it.
 
     Args:
         value: The unreduced loss.
         reduction: torch's number of the reduction.
         pull: ``pull(grad, needed, leaves, *kept)`` returns one gradient per leaf, None if it is not
             needed; ``grad`` is a single number, or one per value if nothing is reduced.
-        plain: ``plain(*leaves)`` is the same value as plain torch.
+        plain: ``plain(*leaves)`` is the same unreduced value as plain torch.
         leaves: The tensors that gradients flow to.
         kept: What ``pull`` needs besides.
+        reduced: ``value`` is reduced already, by a kernel whose backward pass knows of it: ``pull``
+            gets the gradient of the reduced value as it is.
     """
     return _Known.apply(  # type: ignore[no-any-return]
-        value, reduction, pull, plain, len(leaves), *leaves, *kept
+        value, reduction, reduced, pull, plain, len(leaves), *leaves, *kept
     )
 
 

@@ -1,8 +1,9 @@
 """Binary cross-entropy, from logits and from probabilities."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point, elementwise
@@ -11,11 +12,14 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
-from lossmith.engine.eligible import eager
+from lossmith.engine.eligible import eager, undefined
 from lossmith.engine.pull import with_pull
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0
+# torch's second derivative adds 1e-12 to p and to 1 - p: from here on float32 does not see it
+NEAR_END = 1e-5
+ONE = torch.ones(())
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
@@ -31,27 +35,53 @@ def _one_pass(
     pos_weight: Tensor | None = None,
     alpha: float | None = None,
 ) -> Tensor | None:
-    """``softplus(-|x|) + |x| |side - y|`` and its slope ``sign(x) (|side - y| - sigmoid(-|x|))``.
+    """``softplus(-|x|) + |x| |side - y|`` and its slope ``sign (|side - y| - sigmoid(-|x|))``.
 
     ``side`` is 1 for positive logits: both terms are positive, so that nothing cancels.
     """
     plain_call = weight is None and pos_weight is None and alpha is None
     if not plain_call or input.device.type != "cpu" or not eager(input, target):
         return None
+    if not _probable(target):
+        return None
     with torch.no_grad():
-        if not torch.isfinite(input.sum()):  # 0 * inf below would be NaN
-            return None
-        side = (input > 0).to(input.dtype)  # the label that the logit speaks for
-        against = (side - target).abs_()
-        size = input.abs().neg_()
-        value = softplus(size).addcmul_(size, against, value=-1)
-        # in place, since a fresh megabyte costs more than the arithmetic on it
-        slope = size.sigmoid_().sub_(against).mul_(side.mul_(-2).add_(1))
+        sign = torch.copysign(ONE, input)
+        against = sign.relu().sub_(target).abs_()
+        # in place from here on, since a fresh megabyte costs more than the arithmetic on it
+        size = input.abs()
+        value = size * against
+        value.add_(softplus(size.neg_()))
+        slope = against.sub_(size.sigmoid_()).mul_(sign)
 
     def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
         return slope * grad if needed[0] else None, -leaves[0] * grad if needed[1] else None
 
-    return with_pull(value, reduction, pull, _plain, leaves=(input, target), kept=(slope,))
+    result = with_pull(value, reduction, pull, _plain, leaves=(input, target), kept=(slope,))
+    return None if undefined(result) else result  # an infinite logit: 0 * inf
+
+
+def _probable(target: Tensor) -> bool:
+    low, high = torch.aminmax(target.detach())
+    return low.item() >= 0 and high.item() <= 1
+
+
+def _kernel(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    weight: Tensor | None = None,
+    alpha: float | None = None,
+) -> Tensor | None:
+    if weight is not None or alpha is not None or target.requires_grad:
+        return None
+    if input.device.type != "cpu" or not _probable(target):
+        return None
+    if input.dtype != torch.float32:
+        return None
+    low, high = torch.aminmax(input.detach())
+    if not (low.item() > NEAR_END and high.item() < 1 - NEAR_END):
+        return None
+    return cast(Any, kernels).binary_cross_entropy(input, target, None, reduction)
 
 
 def _exact_logits(mp, x, y, pos_weight=None, weight=None, alpha=None):  # type: ignore[no-untyped-def]
@@ -97,6 +127,7 @@ def _exact_probabilities(mp, x, y, weight=None, alpha=None):  # type: ignore[no-
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
     native=_one_pass,
+    native_checks=True,
 )
 def binary_cross_entropy_with_logits(
     input: Tensor,
@@ -183,7 +214,9 @@ class BCEWithLogitsLoss(Loss):
         use_when="the model gives probabilities and its logits are out of reach",
         avoid_when="logits are at hand: from them the loss is exact and its gradient bounded",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
-    )
+    ),
+    native=_kernel,
+    native_checks=True,
 )
 def binary_cross_entropy(
     input: Tensor,

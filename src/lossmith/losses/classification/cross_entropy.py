@@ -4,7 +4,7 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Signature
 from lossmith.core.domain import CLASS, NONNEGATIVE, PROBABILITIES, REAL, UNIT, Vector, Whole
-from lossmith.core.loss import NATIVE_REDUCTION, loss
+from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_nll, times
 from lossmith.core.reduction import Reduction, Terms
@@ -12,7 +12,7 @@ from lossmith.engine.eligible import eager
 from lossmith.engine.row import one_pass_class_nll
 
 
-def _one_pass(
+def one_pass(
     input: Tensor,
     target: Tensor,
     reduction: int,
@@ -20,11 +20,13 @@ def _one_pass(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
 ) -> Tensor | None:
+    """The engine's, for class indices without weights; it raises at an absent label."""
     indices = not target.is_floating_point() and input.ndim > 1
     if not indices or weight is not None or label_smoothing or not eager(input):
         return None
-    value = one_pass_class_nll(input, target, mean=reduction == NATIVE_REDUCTION["mean"])
-    return value.sum() if reduction == NATIVE_REDUCTION["sum"] else value
+    if 0 <= ignore_index < input.shape[1] or input.device.type != "cpu":
+        return None
+    return one_pass_class_nll(input, target, reduction)
 
 
 @loss(
@@ -54,7 +56,8 @@ def _one_pass(
         avoid_when="many labels are wrong: the pull of a wrong label is not bounded away",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
-    native=_one_pass,
+    native=one_pass,
+    native_checks=True,
 )
 def cross_entropy(
     input: Tensor,

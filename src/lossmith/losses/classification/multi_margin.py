@@ -1,6 +1,7 @@
 """Multi-margin: torch's multi-class hinge, averaged over all classes."""
 
 import functools
+import math
 from typing import Any, cast
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Signature
 from lossmith.core.domain import CLASS, NONNEGATIVE, REAL, Choice, Interval, Vector
-from lossmith.core.loss import NATIVE_REDUCTION, loss
+from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
@@ -29,18 +30,18 @@ def _one_pass(
 ) -> Tensor | None:
     """The kernel of torch, with the derivatives that it lacks; NaN scores give it a finite loss."""
     simple = weight is None and input.ndim == 2 and input.device.type == "cpu"
-    if not simple or not eager(input) or input.detach().sum().isnan():
+    if not simple or not eager(input) or math.isnan(input.detach().sum().item()):
         return None
-    none, target = NATIVE_REDUCTION["none"], target.long()
-    value = cast(Any, kernels).multi_margin_loss(input.detach(), target, p, margin, None, none)
+    target = target.long()
+    value = cast(Any, kernels).multi_margin_loss(input.detach(), target, p, margin, None, reduction)
 
     def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor) -> Any:
         backward = torch.ops.aten.multi_margin_loss_backward
-        each = grad.expand(target.shape).contiguous()
-        return (backward(each, *leaves, target, p, margin, None, none),)
+        return (backward(grad.contiguous(), *leaves, target, p, margin, None, reduction),)
 
     plain = functools.partial(_plain, target=target, p=p, margin=margin)
-    return with_pull(value, reduction, pull, plain, leaves=(input,), kept=(target,))
+    leaves, kept = (input,), (target,)
+    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, reduced=True)
 
 
 def _plain(input: Tensor, target: Tensor, p: int, margin: float) -> Tensor:
@@ -79,6 +80,7 @@ def _plain(input: Tensor, target: Tensor, p: int, margin: float) -> Tensor:
         " (ESANN)",
     ),
     native=_one_pass,
+    native_checks=True,
 )
 def multi_margin_loss(
     input: Tensor,

@@ -1,6 +1,7 @@
 """Multi-label margin: every true class must lead every false one."""
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Signature
 from lossmith.core.domain import REAL
-from lossmith.core.loss import NATIVE_REDUCTION, loss
+from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import CLASS_LIST
@@ -31,20 +32,19 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """The kernel of torch, which needs no table of class pairs."""
     # it answers NaN scores with a finite loss
-    if input.device.type != "cpu" or not eager(input) or input.detach().sum().isnan():
+    if input.device.type != "cpu" or not eager(input) or math.isnan(input.detach().sum().item()):
         return None
     target = target.long()
-    none = NATIVE_REDUCTION["none"]
     forward = torch.ops.aten.multilabel_margin_loss_forward
-    value, true = forward(input.detach(), target, none)
+    value, true = forward(input.detach(), target, reduction)
 
     def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor, true: Tensor) -> Any:
         backward = torch.ops.aten.multilabel_margin_loss_backward
-        each = grad.expand(target.shape[:-1]).contiguous()
-        return (backward(each, *leaves, target, none, true),)
+        return (backward(grad.contiguous(), *leaves, target, reduction, true),)
 
     plain = functools.partial(_plain, target=target)
-    return with_pull(value, reduction, pull, plain, leaves=(input,), kept=(target, true))
+    leaves, kept = (input,), (target, true)
+    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, reduced=True)
 
 
 @loss(
@@ -66,6 +66,7 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
         " ranking (JMLR 3)",
     ),
     native=_one_pass,
+    native_checks=True,
 )
 def multilabel_margin_loss(
     input: Tensor,
