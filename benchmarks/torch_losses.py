@@ -30,8 +30,8 @@ def dimensions(size: int) -> dict[str, int]:
 def arguments(case: Case, size: int) -> tuple[torch.Tensor, ...]:
     """Float32 samples of about ``size`` elements in the first argument."""
     dims = dimensions(size)
-    # the further dimensions are those of an element loss's second side; others have none
-    star = (dims["N"],) if case.way.out[:1] == ("*",) else ()
+    # the further dimensions are an element loss's only ones; other losses have none
+    star = (dims["N"],) if next(iter(case.way.tensors.values())).dims == ("*",) else ()
     return case.sample(0, torch.float32, star=star, **dims)
 
 

@@ -121,23 +121,17 @@ def _build(
             fail("reduction", f"be one of {', '.join(map(repr, reductions))}", reduction)
 
         dtype = tensors[0].dtype
-        swift = (
-            native is not None
-            and sample_weight is None
-            and one_dtype
-            and not compiling
-            and dtype not in HALF
-            and not transforming()
-            and tensors[0].numel() > 0
-        )
-        if swift and native_checks:
-            swift = False  # it has had its turn
+        plain_call = sample_weight is None and one_dtype and dtype not in HALF
+        eager = not compiling and not transforming() and tensors[0].numel() > 0
+        swift = native if plain_call and eager else None
+        if swift is not None and native_checks:
             try:
-                done = native(*tensors, NATIVE_REDUCTION[reduction], **options)
+                done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
             except (IndexError, RuntimeError):
                 done = None
             if done is not None:
                 return done
+            swift = None  # it has had its turn
 
         absent = (
             None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)
@@ -156,8 +150,8 @@ def _build(
         seen = absent is None and ignore_index is not None
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
-        if swift and absent is None:
-            done = native(*tensors, NATIVE_REDUCTION[reduction], **options)
+        if swift is not None and absent is None:
+            done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
             if done is not None:
                 return done
         tensors = way.widen(tensors)

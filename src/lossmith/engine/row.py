@@ -4,7 +4,7 @@
 """
 
 import functools
-from typing import Any
+import math
 
 import torch
 from torch import Tensor
@@ -17,21 +17,31 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     """:func:`lossmith.core.numerics.class_nll` along dimension 1, value and gradient at once.
 
     ``-log p = log1p((1 - p) / p)`` with ``1 - p`` summed directly, so that a likely class keeps its
-    digits. A probability that underflows is left to the plain function, as are NaN and infinities.
-    On the CPU the kernel raises at an index outside.
+    digits; where ``p`` underflows, the distance to the largest logit is the greater part of it.
+    NaN and infinite logits are left to the plain function. On the CPU an index outside raises.
     """
-    with torch.no_grad():
-        place = index.long().unsqueeze(1)
-        share = torch.softmax(input, 1)
-        own = share.gather(1, place)
-        if not own.min().item() > torch.finfo(input.dtype).tiny:
-            return None
-        # in place, since a fresh megabyte costs more than the arithmetic on it
-        rest = share.scatter_(1, place, 0.0).sum(1, keepdim=True)
-        value = (rest / own).log1p_().squeeze(1)
-        slope = share.scatter_(1, place, rest.neg_())
+    logits = input.detach()
+    place = index.long().unsqueeze(1)
+    share = torch.softmax(logits, 1)
+    own = share.gather(1, place)
+    least = own.min().item()
+    if math.isnan(least):
+        return None
+    tiny = least <= torch.finfo(logits.dtype).tiny
+    far = _far(logits, share, place) if tiny else None
+    # in place, since a fresh megabyte costs more than the arithmetic on it
+    rest = share.scatter_(1, place, 0.0).sum(1, keepdim=True)
+    value = (rest / own).log1p_()
+    if far is not None:
+        value = torch.where(own > torch.finfo(logits.dtype).tiny, value, far)
+    slope = share.scatter_(1, place, rest.neg_())
     plain = functools.partial(class_nll, index=index)
-    return with_pull(value, reduction, _pull, plain, leaves=(input,), kept=(slope,))
+    return with_pull(value.squeeze(1), reduction, _pull, plain, leaves=(input,), kept=(slope,))
+
+
+def _far(input: Tensor, share: Tensor, place: Tensor) -> Tensor:
+    top, at = input.max(1, keepdim=True)
+    return top - input.gather(1, place) - share.gather(1, at).log_()
 
 
 def _pull(

@@ -27,7 +27,7 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return times(target, softplus(-input)) + times(1 - target, softplus(input))
 
 
-def _one_pass(
+def one_pass(
     input: Tensor,
     target: Tensor,
     reduction: int,
@@ -44,14 +44,14 @@ def _one_pass(
         return None
     if not _probable(target):
         return None
-    with torch.no_grad():
-        sign = torch.copysign(ONE, input)
-        against = sign.relu().sub_(target).abs_()
-        # in place from here on, since a fresh megabyte costs more than the arithmetic on it
-        size = input.abs()
-        value = size * against
-        value.add_(softplus(size.neg_()))
-        slope = against.sub_(size.sigmoid_()).mul_(sign)
+    logit, label = input.detach(), target.detach()
+    sign = torch.copysign(ONE, logit)
+    against = sign.relu().sub_(label).abs_()
+    # in place from here on, since a fresh megabyte costs more than the arithmetic on it
+    size = logit.abs()
+    value = size * against
+    value.add_(softplus(size.neg_()))
+    slope = against.sub_(size.sigmoid_()).mul_(sign)
 
     def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
         return slope * grad if needed[0] else None, -leaves[0] * grad if needed[1] else None
@@ -126,7 +126,7 @@ def _exact_probabilities(mp, x, y, weight=None, alpha=None):  # type: ignore[no-
         avoid_when="exactly one of several classes is true",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
-    native=_one_pass,
+    native=one_pass,
     native_checks=True,
 )
 def binary_cross_entropy_with_logits(

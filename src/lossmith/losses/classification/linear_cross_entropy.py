@@ -23,7 +23,7 @@ from lossmith.core.domain import (
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
-from lossmith.losses.classification.cross_entropy import cross_entropy
+from lossmith.losses.classification.cross_entropy import cross_entropy, one_pass
 
 # torch has this loss and its options from 2.13 on
 OPTIONS: type | None = getattr(nn, "LinearCrossEntropyOptions", None)
@@ -39,6 +39,24 @@ class Chunking(Anything):
         """Refuse anything but None and an instance of torch's class."""
         if value is not None and (OPTIONS is None or not isinstance(value, OPTIONS)):
             fail_type(name, "be a torch.nn.LinearCrossEntropyOptions or None", value)
+
+
+def _one_pass(
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    reduction: int,
+    linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    options: object | None = None,
+) -> Tensor | None:
+    if linear_weight.ndim != 2 or (linear_bias is not None and linear_bias.dtype != input.dtype):
+        return None
+    logits = F.linear(input, linear_weight, linear_bias)
+    ignored = -100 if ignore_index is None else ignore_index
+    return one_pass(logits, target, reduction, weight, ignored, label_smoothing)
 
 
 @loss(
@@ -80,7 +98,9 @@ class Chunking(Anything):
         use_when="the last layer is linear over many classes, such as a vocabulary",
         avoid_when="the logits are needed for something else as well",
         source="Wijmans 2024, arXiv:2411.09009",
-    )
+    ),
+    native=_one_pass,
+    native_checks=True,
 )
 def linear_cross_entropy(
     input: Tensor,

@@ -4,10 +4,25 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Signature
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT, Vector
-from lossmith.core.loss import loss
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
+from lossmith.losses.classification.binary_cross_entropy import one_pass
+
+
+def _one_pass(
+    input: Tensor, target: Tensor, reduction: int, weight: Tensor | None = None
+) -> Tensor | None:
+    if weight is not None or input.ndim == 0:
+        return None
+    if reduction == NATIVE_REDUCTION["mean"]:  # all rows have the same length
+        return one_pass(input, target, reduction)
+    each = one_pass(input, target, NATIVE_REDUCTION["none"])
+    if each is None:
+        return None
+    rows = each.mean(-1)
+    return rows.sum() if reduction == NATIVE_REDUCTION["sum"] else rows
 
 
 @loss(
@@ -25,7 +40,9 @@ from lossmith.core.reduction import Reduction
         use_when="several classes may be true at once, and samples count alike",
         avoid_when="classes need weights of their own sign: take binary cross-entropy",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
-    )
+    ),
+    native=_one_pass,
+    native_checks=True,
 )
 def multilabel_soft_margin_loss(
     input: Tensor,

@@ -11,6 +11,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.engine.eligible import undefined
 
 
 def _kernel(
@@ -20,10 +21,11 @@ def _kernel(
     weight: Tensor | None = None,
     ignore_index: int = -100,
 ) -> Tensor | None:
-    # its backward pass refuses channels-last, its weighted mean divides 0 by 0
-    if weight is not None or not input.is_contiguous():
+    # its backward pass refuses channels-last, its mean over nothing divides 0 by 0
+    if weight is not None or not input.is_contiguous() or input.device.type != "cpu":
         return None
-    return cast(Any, kernels).nll_loss_nd(input, target.long(), None, reduction, ignore_index)
+    value = cast(Any, kernels).nll_loss_nd(input, target.long(), None, reduction, ignore_index)
+    return None if undefined(value) else value
 
 
 @loss(
@@ -47,6 +49,7 @@ def _kernel(
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
     native=_kernel,
+    native_checks=True,
 )
 def nll_loss(
     input: Tensor,

@@ -22,12 +22,15 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 
 def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """The slope is worked out in place beside the value, which spares the table of a graph."""
-    if target.requires_grad or target.dtype is not input.dtype or not eager(input, target):
+    if target.requires_grad or input.device.type != "cpu" or not eager(input, target):
         return None
-    with torch.no_grad():
-        margin = (target * input).neg_()
-        value = softplus(margin)
-        slope = margin.sigmoid_().mul_(target).neg_()
+    low, high = torch.aminmax(target.abs())
+    if low.item() != 1 or high.item() != 1:
+        return None
+    score = input.detach()
+    margin = (target * score).neg_()
+    value = softplus(margin)
+    slope = margin.sigmoid_().mul_(target).neg_()
 
     def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
         return (slope * grad,)
@@ -59,6 +62,7 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
         source="Cox 1958, doi:10.1111/j.2517-6161.1958.tb00292.x",
     ),
     native=_one_pass,
+    native_checks=True,
 )
 def soft_margin_loss(
     input: Tensor,

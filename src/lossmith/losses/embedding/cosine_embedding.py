@@ -30,19 +30,19 @@ def _one_pass(
     leaves = (input1, input2)
     if input1.ndim != 2 or not eager(*leaves):
         return None
-    with torch.no_grad():
-        length1 = torch.linalg.vector_norm(input1, dim=1, keepdim=True)
-        length2 = torch.linalg.vector_norm(input2, dim=1, keepdim=True)
-        if not squares_fit(length1, length2):
-            return None
-        per1, per2 = length1.reciprocal_(), length2.reciprocal_()
-        first = input1 * per1
-        second = input2 * per2
-        cosine = torch.linalg.vecdot(first, second)
-        chord = second.sub_(first)
-        apart = torch.linalg.vector_norm(chord, dim=1).square_().mul_(0.5)
-        value = torch.where(target > 0, apart, cosine.sub_(margin).relu_())
-        force = (target * (value > 0)).unsqueeze(1)  # 1 pulls together, -1 apart
+    x1, x2 = input1.detach(), input2.detach()
+    length1 = torch.linalg.vector_norm(x1, dim=1, keepdim=True)
+    length2 = torch.linalg.vector_norm(x2, dim=1, keepdim=True)
+    if not squares_fit(length1, length2):
+        return None
+    per1, per2 = length1.reciprocal_(), length2.reciprocal_()
+    first = x1 * per1
+    second = x2 * per2
+    cosine = torch.linalg.vecdot(first, second)
+    chord = second.sub_(first)
+    apart = torch.linalg.vector_norm(chord, dim=1).square_().mul_(0.5)
+    value = torch.where(target > 0, apart, cosine.sub_(margin).relu_())
+    force = (target * (value > 0)).unsqueeze(1)  # 1 pulls together, -1 apart
 
     def plain(left: Tensor, right: Tensor) -> Tensor:
         return _cost(left, right, target, margin)

@@ -24,10 +24,10 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0
         return torch.hinge_embedding_loss(input, target, margin, reduction)
     if not eager(input):
         return None
-    with torch.no_grad():
-        similar, short = target > 0, margin - input
-        force = target * (short >= 0).logical_or_(similar)
-        value = torch.where(similar, input, short.clamp_(min=0))
+    distance = input.detach()
+    similar, short = target > 0, margin - distance
+    force = target * (short >= 0).logical_or_(similar)
+    value = torch.where(similar, distance, short.clamp_(min=0))
 
     def plain(leaf: Tensor) -> Tensor:
         return _cost(leaf, target, margin)

@@ -71,14 +71,14 @@ def _one_pass(
     leaves = (anchor, positive, negative)
     if anchor.ndim != 2 or not eager(*leaves):
         return None
-    with torch.no_grad():
-        to_near, to_far = (anchor - positive).add_(eps), (anchor - negative).add_(eps)
-        near = torch.linalg.vector_norm(to_near, dim=1)
-        far = torch.linalg.vector_norm(to_far, dim=1)
-        if not squares_fit(near, far):
-            return None
-        cost = (near - far).add_(margin)
-        value = cost.clamp(min=0)
+    a, p, n = anchor.detach(), positive.detach(), negative.detach()
+    to_near, to_far = (a - p).add_(eps), (a - n).add_(eps)
+    near = torch.linalg.vector_norm(to_near, dim=1)
+    far = torch.linalg.vector_norm(to_far, dim=1)
+    if not squares_fit(near, far):
+        return None
+    cost = (near - far).add_(margin)
+    value = cost.clamp(min=0)
 
     def plain(anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         def distance(left: Tensor, right: Tensor) -> Tensor:

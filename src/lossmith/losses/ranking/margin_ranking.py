@@ -27,12 +27,12 @@ def _one_pass(
         return torch.margin_ranking_loss(input1, input2, target, margin, reduction)
     if not eager(*leaves):
         return None
-    with torch.no_grad():
-        cost = (input2 - input1).mul_(target)
-        if margin:
-            cost.add_(margin)
-        force = target * (cost >= 0)
-        value = cost.clamp_(min=0)
+    first, second = input1.detach(), input2.detach()
+    cost = (second - first).mul_(target)
+    if margin:
+        cost.add_(margin)
+    force = target * (cost >= 0)
+    value = cost.clamp_(min=0)
 
     def plain(left: Tensor, right: Tensor) -> Tensor:
         return _cost(left, right, target, margin)
