@@ -6,6 +6,7 @@ value checks included, all differentiable arguments of a training step (the firs
 
 import argparse
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from benchmarks.harness import interleaved, ratio, write
 from lossmith.contract.cases import Case, cases
 from lossmith.contract.values import resolve
 from lossmith.core.catalogue import cards
+from lossmith.core.domain import UNIT
 
 SIZES = (64, 4096, 1 << 20)
 
@@ -61,13 +63,19 @@ def main() -> None:
         case = next(cases(card))
         assert card.function is not None
         twin = resolve(card.same_as or "")
-        for size in SIZES:
+        for size, hard in product(SIZES, (False, True)):
             tensors = arguments(case, size)
+            if hard:
+                target = case.way.tensors.get("target")
+                if target is None or target.name != UNIT.name:
+                    continue
+                tensors = (tensors[0], tensors[1].round())
             calls = {"ours": step(card.function, tensors), "torch": step(twin, tensors)}
             found = ratio(interleaved(calls, seconds=options.seconds), "ours", "torch")
-            rows.append({"loss": card.name, "elements": tensors[0].numel(), **found})
+            name = f"{card.name}, hard labels" if hard else card.name
+            rows.append({"loss": name, "elements": tensors[0].numel(), **found})
             table.add_row(
-                card.name,
+                name,
                 str(tensors[0].numel()),
                 f"{found['ms']:.4f}",
                 f"{found['peer_ms']:.4f}",

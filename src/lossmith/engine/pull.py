@@ -17,8 +17,12 @@ from lossmith.core.loss import NATIVE_REDUCTION
 Pull = Callable[..., tuple[Tensor | None, ...]]
 _MEAN, _SUM = NATIVE_REDUCTION["mean"], NATIVE_REDUCTION["sum"]
 
+# up to here a node per kernel costs less than one node written in Python (about 50 us)
+SMALL = 1 << 15
 
-def _reduced(value: Tensor, reduction: int) -> Tensor:
+
+def reduced(value: Tensor, reduction: int) -> Tensor:
+    """The mean, the sum or the value itself, by torch's number of the reduction."""
     if reduction == _MEAN:
         return value.mean()
     return value.sum() if reduction == _SUM else value
@@ -30,7 +34,7 @@ class _Known(torch.autograd.Function):
         ctx: Any,
         value: Tensor,
         reduction: int,
-        reduced: bool,
+        done: bool,
         pull: Pull,
         plain: Callable[..., Tensor],
         leaves: int,
@@ -38,8 +42,8 @@ class _Known(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(*tensors)
         ctx.pull, ctx.plain, ctx.leaves, ctx.reduction = pull, plain, leaves, reduction
-        ctx.count = value.numel() if reduction == _MEAN and not reduced else 1
-        return value if reduced else _reduced(value, reduction)
+        ctx.count = value.numel() if reduction == _MEAN and not done else 1
+        return value if done else reduced(value, reduction)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -48,7 +52,7 @@ class _Known(torch.autograd.Function):
         leaves, kept = tensors[: ctx.leaves], tensors[ctx.leaves :]
         if torch.is_grad_enabled():  # create_graph
             wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-            value = _reduced(ctx.plain(*leaves), ctx.reduction)
+            value = reduced(ctx.plain(*leaves), ctx.reduction)
             each = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
             pulls = tuple(next(each) if need else None for need in needed)
         else:
@@ -64,7 +68,7 @@ def with_pull(
     *,
     leaves: tuple[Tensor, ...],
     kept: tuple[Tensor, ...],
-    reduced: bool = False,
+    done: bool = False,
 ) -> Tensor:
     """Connect a ``value``, computed without a graph, to its ``leaves``, and reduce it.
 
@@ -76,11 +80,11 @@ def with_pull(
         plain: ``plain(*leaves)`` is the same unreduced value as plain torch.
         leaves: The tensors that gradients flow to.
         kept: What ``pull`` needs besides.
-        reduced: ``value`` is reduced already, by a kernel whose backward pass knows of it: ``pull``
+        done: ``value`` is reduced already, by a kernel whose backward pass knows of it: ``pull``
             gets the gradient of the reduced value as it is.
     """
     return _Known.apply(  # type: ignore[no-any-return]
-        value, reduction, reduced, pull, plain, len(leaves), *leaves, *kept
+        value, reduction, done, pull, plain, len(leaves), *leaves, *kept
     )
 
 

@@ -12,6 +12,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
+from lossmith.engine.element import one_pass_softplus
 from lossmith.engine.eligible import eager, undefined
 from lossmith.engine.pull import with_pull
 
@@ -35,16 +36,20 @@ def one_pass(
     pos_weight: Tensor | None = None,
     alpha: float | None = None,
 ) -> Tensor | None:
-    """``softplus(-|x|) + |x| |side - y|`` and its slope ``sign (|side - y| - sigmoid(-|x|))``.
+    """For soft labels ``softplus(-|x|) + |x| |side - y|``, slope ``sign (|side - y| - s(-|x|))``.
 
-    ``side`` is 1 for positive logits: both terms are positive, so that nothing cancels.
+    ``s`` is the sigmoid, ``side`` 1 for positive logits: both terms are positive, nothing cancels.
     """
     plain_call = weight is None and pos_weight is None and alpha is None
     if not plain_call or input.device.type != "cpu" or not eager(input, target):
         return None
-    if not _probable(target):
-        return None
     logit, label = input.detach(), target.detach()
+    # y - y^2 is negative outside [0, 1], and 0 for hard labels alone
+    low, high = (end.item() for end in torch.aminmax(torch.addcmul(label, label, label, value=-1)))
+    if not low >= 0:
+        return None
+    if high == 0 and not target.requires_grad:
+        return one_pass_softplus(input, (label * -2).add_(1), reduction)
     sign = torch.copysign(ONE, logit)
     against = sign.relu().sub_(label).abs_()
     # in place from here on, since a fresh megabyte costs more than the arithmetic on it
@@ -60,11 +65,6 @@ def one_pass(
     return None if undefined(result) else result  # an infinite logit: 0 * inf
 
 
-def _probable(target: Tensor) -> bool:
-    low, high = torch.aminmax(target.detach())
-    return low.item() >= 0 and high.item() <= 1
-
-
 def _kernel(
     input: Tensor,
     target: Tensor,
@@ -74,9 +74,10 @@ def _kernel(
 ) -> Tensor | None:
     if weight is not None or alpha is not None or target.requires_grad:
         return None
-    if input.device.type != "cpu" or not _probable(target):
+    if input.device.type != "cpu" or input.dtype != torch.float32:
         return None
-    if input.dtype != torch.float32:
+    low, high = torch.aminmax(target)
+    if not (low.item() >= 0 and high.item() <= 1):
         return None
     low, high = torch.aminmax(input.detach())
     if not (low.item() > NEAR_END and high.item() < 1 - NEAR_END):

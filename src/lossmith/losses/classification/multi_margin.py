@@ -41,7 +41,7 @@ def _one_pass(
 
     plain = functools.partial(_plain, target=target, p=p, margin=margin)
     leaves, kept = (input,), (target,)
-    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, reduced=True)
+    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, done=True)
 
 
 def _plain(input: Tensor, target: Tensor, p: int, margin: float) -> Tensor:

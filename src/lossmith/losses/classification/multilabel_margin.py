@@ -44,7 +44,7 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
 
     plain = functools.partial(_plain, target=target)
     leaves, kept = (input,), (target, true)
-    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, reduced=True)
+    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, done=True)
 
 
 @loss(

@@ -1,8 +1,5 @@
 """Soft margin: the logistic loss of a score and a label of -1 or 1."""
 
-import functools
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,31 +9,22 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction
+from lossmith.engine.element import one_pass_softplus
 from lossmith.engine.eligible import eager
-from lossmith.engine.pull import with_pull
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
     return softplus(-target * input)
 
 
-def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
-    """The slope is worked out in place beside the value, which spares the table of a graph."""
+def _native(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    """On large tensors the slope is worked out in place beside the value, without a graph."""
     if target.requires_grad or input.device.type != "cpu" or not eager(input, target):
         return None
     low, high = torch.aminmax(target.abs())
     if low.item() != 1 or high.item() != 1:
         return None
-    score = input.detach()
-    margin = (target * score).neg_()
-    value = softplus(margin)
-    slope = margin.sigmoid_().mul_(target).neg_()
-
-    def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
-        return (slope * grad,)
-
-    plain = functools.partial(_plain, target=target)
-    return with_pull(value, reduction, pull, plain, leaves=(input,), kept=(slope,))
+    return one_pass_softplus(input, -target, reduction)
 
 
 @loss(
@@ -61,7 +49,7 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
         avoid_when="labels are probabilities: take binary cross-entropy",
         source="Cox 1958, doi:10.1111/j.2517-6161.1958.tb00292.x",
     ),
-    native=_one_pass,
+    native=_native,
     native_checks=True,
 )
 def soft_margin_loss(

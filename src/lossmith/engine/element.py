@@ -1,0 +1,29 @@
+"""The logistic loss of hard labels in one pass: value and slope from a single product."""
+
+import functools
+from typing import Any
+
+from torch import Tensor
+
+from lossmith.core.numerics import softplus
+from lossmith.engine.pull import SMALL, reduced, with_pull
+
+
+def _plain(input: Tensor, side: Tensor) -> Tensor:
+    return softplus(side * input)
+
+
+def one_pass_softplus(input: Tensor, side: Tensor, reduction: int) -> Tensor:
+    """``softplus(side * input)`` for a ``side`` of -1 or 1 that needs no gradient."""
+    if input.numel() <= SMALL:
+        return reduced(_plain(input, side), reduction)
+    # in place, since a fresh megabyte costs more than the arithmetic on it
+    margin = side * input.detach()
+    value = softplus(margin)
+    slope = margin.sigmoid_().mul_(side)
+    plain = functools.partial(_plain, side=side)
+    return with_pull(value, reduction, _pull, plain, leaves=(input,), kept=(slope,))
+
+
+def _pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> tuple[Tensor]:
+    return (slope * grad,)
