@@ -114,3 +114,31 @@ def test_blank_must_be_a_class() -> None:
     one = torch.tensor([1])
     with pytest.raises(ValueError, match=r"blank must be a class index in \[0, 2\], got 3"):
         lm.ctc_loss(log_probs, torch.tensor([[1]]), one, one, blank=3)
+
+
+@pytest.mark.parametrize("shape", [(2, 0), (2, 3), (0,)], ids=str)
+def test_targets_without_symbols_leave_the_path_of_blanks(shape: tuple[int, ...]) -> None:
+    log_probs = torch.randn(5, 2, 4).log_softmax(2).requires_grad_()
+    targets, none = torch.zeros(shape, dtype=torch.long), torch.zeros(2, dtype=torch.long)
+    value = lm.ctc_loss(log_probs, targets, (5, 4), none, reduction="none")
+    blanks = log_probs.detach()[:, :, 0]
+    torch.testing.assert_close(value, -torch.stack([blanks[:, 0].sum(), blanks[:4, 1].sum()]))
+    (gradient,) = torch.autograd.grad(value.sum(), log_probs)
+    expected = torch.zeros(5, 2, 4)
+    expected[:, 0, 0], expected[:4, 1, 0] = -1, -1
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_batch_without_samples_is_zero() -> None:
+    empty = torch.zeros(0, dtype=torch.long)
+    assert lm.ctc_loss(torch.zeros(5, 0, 4), empty, empty, empty) == 0
+
+
+def test_one_sequence_takes_lengths_of_shape_one_as_torch_does() -> None:
+    log_probs, targets = torch.randn(5, 4).log_softmax(1), torch.tensor([1, 2])
+    expected = torch.nn.functional.ctc_loss(log_probs, targets, (5,), (2,))
+    for steps, count in (((5,), (2,)), (5, 2), (torch.tensor([5]), torch.tensor([2]))):
+        torch.testing.assert_close(lm.ctc_loss(log_probs, targets, steps, count), expected)
+        torch.testing.assert_close(
+            lm.ctc_with_logits_loss(log_probs, targets, steps, count), expected
+        )

@@ -12,7 +12,11 @@ _spec.loader.exec_module(_ctc)
 
 def ctc_with_logits_loss(input, targets, input_lengths, target_lengths, **options):
     with mp.workdps(60):
-        log_probs = [[_log_softmax(row) for row in step] for step in input]
+        alone = not isinstance(input_lengths, list)
+        steps = [[step] for step in input] if alone else input
+        log_probs = [[_log_softmax(row) for row in step] for step in steps]
+        if alone:
+            log_probs = [step[0] for step in log_probs]
     return _ctc.ctc_loss(log_probs, targets, input_lengths, target_lengths, **options)
 
 

@@ -62,7 +62,8 @@ def shapes_that_do_not_fit_are_refused(case: Case) -> None:
             tensors[position] = torch.cat([tensor, tensor.narrow(axis, 0, 1)], axis)
             refused((ValueError,), "", _call(case, tensors), f"{name} too long in dimension {axis}")
         tensors = list(original)
-        tensors[position] = tensor.unsqueeze(-1)
+        # two numbers for one: a loss may take a list of one for the number itself, as CTC does
+        tensors[position] = tensor.unsqueeze(-1) if tensor.ndim else tensor.expand(2)
         if len(tensors) > 1 and not any(w.accepts(tuple(tensors)) for w in case.card.signatures):
             refused((ValueError,), name, _call(case, tensors), f"{name} with one more dimension")
         elif len(tensors) > 1 and not _fits(case, tensors):

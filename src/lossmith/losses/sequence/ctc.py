@@ -28,17 +28,24 @@ SOURCE = "Graves, Fernandez, Gomez & Schmidhuber 2006, doi:10.1145/1143844.11438
 
 
 def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any) -> tuple[Any, ...]:
-    """Lengths may come as tuples, and targets end to end in one dimension, as in torch."""
+    """Lengths may come as tuples, and targets end to end in one dimension, as in torch.
+
+    A single sequence has lengths of no dimension, or of one that holds one number.
+    """
     given = [input_lengths, target_lengths]
     for position, lengths in enumerate(given):
         if isinstance(lengths, (tuple, list, int)) and not isinstance(lengths, bool):
             given[position] = torch.as_tensor(cast(Any, lengths))
+        alone = isinstance(scores, Tensor) and scores.ndim == 2
+        if alone and isinstance(given[position], Tensor) and given[position].shape == (1,):
+            given[position] = given[position].squeeze(0)
     joined = isinstance(scores, Tensor) and isinstance(targets, Tensor) and scores.ndim == 3
     if joined and targets.ndim == 1 and isinstance(given[1], Tensor) and given[1].ndim == 1:
         counts: list[int] = given[1].tolist()
         if sum(counts) != len(targets):
             fail("targets", f"hold {sum(counts)} symbols, the sum of target_lengths", targets)
-        targets = torch.nn.utils.rnn.pad_sequence(list(targets.split(counts)), batch_first=True)
+        rows = list(targets.split(counts)) or [targets]
+        targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)[: len(counts)]
     return scores, targets, *given
 
 
@@ -66,15 +73,16 @@ def _forward(
     path = torch.stack([torch.full_like(targets, blank), targets], -1).flatten(1)
     path = F.pad(path, (0, 1), value=blank)
     # a symbol may be entered from the symbol before it, unless they are equal
-    skip = (path != blank) & (path != F.pad(path[:, :-2], (2, 0), value=blank))
+    before = F.pad(path, (2, 0), value=blank)[:, :-2]
+    skip = (path != blank) & (path != before)
     # before the first step: at the first blank, having emitted nothing
     width = path.shape[1]
     start = torch.arange(width, device=path.device) == 0
     alpha = torch.where(start, 0.0, IMPOSSIBLE).to(emit).expand(batch, width)
     emitted = emit.gather(2, path.expand(steps, batch, width))
     for step in range(steps):
-        after_one = F.pad(alpha[:, :-1], (1, 0), value=IMPOSSIBLE)
-        after_two = F.pad(alpha[:, :-2], (2, 0), value=IMPOSSIBLE)[:, :width]
+        after_one = F.pad(alpha, (1, 0), value=IMPOSSIBLE)[:, :-1]
+        after_two = F.pad(alpha, (2, 0), value=IMPOSSIBLE)[:, :-2]
         after_two = torch.where(skip, after_two, IMPOSSIBLE)
         # not logaddexp: its second derivative is NaN where the terms differ by more than 709
         arrived = torch.stack([alpha, after_one, after_two]).logsumexp(0) + emitted[step]
@@ -257,6 +265,13 @@ class CTCLoss(Loss):
                 target_lengths=SYMBOLS("N"),
                 out="N",
             ),
+            Signature(
+                input=REAL("T C"),
+                targets=TOKENS("S"),
+                input_lengths=STEPS(""),
+                target_lengths=SYMBOLS(""),
+                out="",
+            ),
         ),
         options={"blank": Whole(0), "zero_infinity": FLAG},
         variants=({"zero_infinity": True},),
@@ -282,11 +297,11 @@ def ctc_with_logits_loss(
     """Negative log-probability of a label sequence, from logits.
 
     Args:
-        input: Logits, ``(T, N, C)``, floating point, any real value.
+        input: Logits, ``(T, N, C)`` or ``(T, C)``, floating point, any real value.
         targets: Class indices in [0, C-1] without the blank, ``(N, S)`` with anything behind
-            their ends, or all end to end in one dimension.
-        input_lengths: Steps of each sample, in [0, T], ``(N)``, integers; or a tuple.
-        target_lengths: Symbols of each sample, in [0, S], ``(N)``, integers; or a tuple.
+            their ends, or all end to end in one dimension; ``(S)`` for one sequence.
+        input_lengths: Steps of each sample, in [0, T], ``(N)`` or ``()``, integers; or a tuple.
+        target_lengths: Symbols of each sample, in [0, S], ``(N)`` or ``()``, integers; or a tuple.
         blank: Class of the blank, in [0, C-1].
         zero_infinity: Whether samples that no alignment fits count 0 instead of infinity; their
             gradient is 0 either way.
@@ -307,7 +322,7 @@ def ctc_with_logits_loss(
         >>> lm.ctc_with_logits_loss(torch.zeros(2, 1, 3), torch.tensor([[1]]), (2,), (1,))
         tensor(1.0986)
     """
-    log_probs = torch.log_softmax(input.double(), 2)
+    log_probs = torch.log_softmax(input.double(), -1)
     terms = _ctc(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
     mean_of = cast(Tensor, terms.mean_of)
     return Terms(terms.loss.to(input.dtype), mean_of=mean_of.to(input.dtype))
