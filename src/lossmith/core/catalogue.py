@@ -53,7 +53,8 @@ def card(loss: str | Callable[..., Any]) -> Card:
     if f"{loss}_loss" in known:
         return known[f"{loss}_loss"]
     names = [*known, *(alias for one in known.values() for alias in one.aliases)]
-    close = difflib.get_close_matches(loss, names, 3)
+    names += [name.removesuffix("_loss") for name in known]  # as short as what people type
+    close = difflib.get_close_matches(loss.lower(), dict.fromkeys(names), 3)
     hint = f" (close: {', '.join(close)})" if close else ""
     return fail("loss", f"be a name in the catalogue{hint}", loss)
 

@@ -50,7 +50,7 @@ def _exact(mp, x, y, gamma_pos=0.0, gamma_neg=4.0, clip=0.05):  # type: ignore[n
         aliases=("asl", "asymmetric_focal"),
         use_when="many labels, few of them positive, some positives left unmarked",
         avoid_when="calibrated probabilities are wanted: fading and clipping bend them",
-        source="Ridnik 2020, arXiv:2009.14119",
+        source="Ben-Baruch 2020, arXiv:2009.14119",
     )
 )
 def asymmetric_loss(
