@@ -18,8 +18,11 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
 
     ``-log p = log1p((1 - p) / p)`` with ``1 - p`` summed directly, so that a likely class keeps its
     digits; where ``p`` underflows, the distance to the largest logit is the greater part of it.
-    NaN and infinite logits are left to the plain function. On the CPU an index outside raises.
+    NaN and infinite logits are left to the plain function. An index outside raises. On the CPU
+    only: elsewhere the look at the values would stall the device.
     """
+    if input.device.type != "cpu":
+        return None
     logits = input.detach()
     place = index.long().unsqueeze(1)
     share = torch.softmax(logits, 1)

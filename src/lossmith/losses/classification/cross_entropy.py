@@ -24,7 +24,7 @@ def one_pass(
     indices = not target.is_floating_point() and input.ndim > 1
     if not indices or weight is not None or label_smoothing or not eager(input):
         return None
-    if 0 <= ignore_index < input.shape[1] or input.device.type != "cpu":
+    if 0 <= ignore_index < input.shape[1]:
         return None
     return one_pass_class_nll(input, target, reduction)
 
