@@ -4,6 +4,7 @@ The forward recursion runs in the log semiring and in float64, where a finite lo
 for log 0: with -inf, differences of two impossible paths would be NaN.
 """
 
+import math
 from typing import Any, cast
 
 import torch
@@ -116,10 +117,12 @@ class _OnePass(torch.autograd.Function):
             return torch.autograd.grad(plain, log_probs, grad, create_graph=True)[0], *nothing
         kernel = torch.ops.aten._ctc_loss_backward
         pull = kernel(grad, log_probs, targets, *ctx.lengths, value, alpha, ctx.blank, False)
-        # torch's gradient is that of the logits: it contains softmax, which is taken out again
+        # torch's gradient is that of the logits: it contains softmax, which is taken out again,
+        # in place, since fresh megabytes cost more than the arithmetic on them
         steps = torch.arange(len(log_probs), device=log_probs.device).unsqueeze(1)
-        share = torch.where((steps < input_lengths).unsqueeze(2), log_probs.exp(), 0.0)
-        return pull - share * grad.unsqueeze(1), *nothing
+        outside = (steps >= input_lengths).unsqueeze(2)
+        share = log_probs.exp().mul_(grad.unsqueeze(1)).masked_fill_(outside, 0.0)
+        return pull.sub_(share), *nothing
 
 
 def _fast(log_probs: Tensor, blank: int, *rest: Tensor) -> Tensor | None:
@@ -128,7 +131,9 @@ def _fast(log_probs: Tensor, blank: int, *rest: Tensor) -> Tensor | None:
     if log_probs.device.type != "cpu" or not eager(log_probs):
         return None
     # an empty batch is refused by the kernel, an impossible symbol has a NaN gradient there
-    if not (log_probs.numel() and targets.numel() and torch.isfinite(log_probs.detach()).all()):
+    if not (log_probs.numel() and targets.numel()):
+        return None
+    if not all(math.isfinite(end.item()) for end in torch.aminmax(log_probs.detach())):
         return None
     targets = _checked(targets, target_lengths, log_probs.shape[2], blank)
     value = _OnePass.apply(log_probs.double(), targets, input_lengths, target_lengths, blank)
