@@ -31,7 +31,7 @@ test-gpu: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright -p pyproject.toml
 	$(BIN)/lint-imports
 	$(BIN)/python -m lossmith.core.exports --check
 	$(BIN)/python docs/build.py --check

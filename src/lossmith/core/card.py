@@ -62,7 +62,7 @@ class Signature:
         derived: dict[str, Any] = {
             "_alike": all(domain.dims == ("*",) for domain in domains),
             "_checked": tuple((i, d) for i, d in enumerate(domains) if d.checks_values),
-            "_floats": tuple(i for i, d in enumerate(domains) if d.floating),
+            "_floats": tuple(i for i, d in enumerate(domains) if d.floating is not False),
             "_kinds": tuple(
                 (d.floating, len(d.dims) - ("*" in d.dims), "*" in d.dims) for d in domains
             ),
@@ -180,7 +180,7 @@ class Signature:
                 domain.check_tensor(names[index], tensors[index], sizes)
 
     def one_dtype(self, tensors: tuple[Tensor, ...]) -> bool:
-        """Whether all floating-point arguments share a dtype, as torch's kernels want."""
+        """Whether all arguments but whole numbers share a dtype, as torch's kernels want."""
         dtype = tensors[0].dtype
         return all(tensors[index].dtype is dtype for index in self._floats)
 

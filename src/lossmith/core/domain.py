@@ -8,7 +8,7 @@ A tensor domain becomes an argument when it is called with the names of its dime
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ class Domain:
     rule: str
     fill: float = 0.0
     floating: bool | None = True
+    index: ClassVar[bool] = False  # numbers of places, which the loss gets as int64
     dims: tuple[str, ...] = ()
     number: bool = False
 
@@ -164,6 +165,7 @@ class ClassIndex(Domain):
 
     classes: str = "C"
     floating: bool | None = False
+    index: ClassVar[bool] = True
 
     def check_tensor(
         self, name: str, value: Tensor, sizes: Sizes, ignore_index: int | None = None
@@ -245,9 +247,11 @@ class Whole:
     low: int | None = None
 
     def check_option(self, name: str, value: Any) -> None:
-        """Refuse fractions, and numbers below ``low``."""
+        """Refuse fractions, numbers below ``low``, and those that no tensor can hold."""
         if isinstance(value, bool) or not isinstance(value, int):
             fail_type(name, "be a whole number", value)
+        if not -(2**63) <= value < 2**63:
+            fail(name, "be a whole number of 64 bits", value)
         if self.low is not None and value < self.low:
             fail(name, f"be >= {self.low}", value)
 

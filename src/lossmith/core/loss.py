@@ -92,6 +92,7 @@ def _build(
     count = len(card.tensors)
     rules = card.options
     vectors = tuple((key, rule) for key, rule in rules.items() if isinstance(rule, Vector))
+    wide = {key for key, _ in vectors}
     reductions = card.reductions
     ignore = signature.parameters.get("ignore_index")
     deciding = tuple(card.signatures[0].when)  # options that say which signature holds
@@ -114,7 +115,10 @@ def _build(
         if arrange is not None:
             tensors = arrange(*tensors)
         compiling = torch.compiler.is_compiling()
-        way, sizes, one_dtype = _fit(card, tensors, options, deciding, None if compiling else fits)
+        known = None if compiling else fits
+        way, sizes, one_dtype, short = _fit(card, tensors, options, deciding, known)
+        if short:
+            tensors = tuple(t.long() if i in short else t for i, t in enumerate(tensors))
         for key, rule in vectors:
             rule.check_sizes(key, options.get(key), sizes)
         if reduction not in reductions:
@@ -122,6 +126,8 @@ def _build(
 
         dtype = tensors[0].dtype
         plain_call = sample_weight is None and one_dtype and dtype not in HALF
+        for key, value in options.items():  # kernels take numbers, and know no gradient to them
+            plain_call = plain_call and not (isinstance(value, Tensor) and key not in wide)
         eager = not compiling and not transforming() and tensors[0].numel() > 0
         swift = native if plain_call and eager else None
         if swift is not None and native_checks:
@@ -169,7 +175,7 @@ def _build(
     return function
 
 
-_Fit = tuple[Signature, dict[str, int], bool]
+_Fit = tuple[Signature, dict[str, int], bool, tuple[int, ...]]
 
 
 def _fit(
@@ -179,10 +185,11 @@ def _fit(
     deciding: tuple[str, ...],
     known: dict[Any, _Fit] | None,
 ) -> _Fit:
-    """The signature, the sizes and whether all floats share a dtype; remembered per shapes.
+    """The signature, the sizes, whether all floats share a dtype, and which indices are narrow.
 
-    A training loop calls with the same shapes again and again, and working them out costs as much
-    as a small torch kernel. Under compile (``known`` is None) sizes may be symbols without a hash.
+    Remembered per shapes: a training loop calls with the same ones again and again, and working
+    this out costs as much as a small torch kernel. Under compile (``known`` is None) sizes may be
+    symbols without a hash.
     """
     key: Any = None
     if known is not None:
@@ -196,7 +203,9 @@ def _fit(
         if fit is not None:
             return fit
     way = card.match(tensors, options)
-    fit = (way, way.sizes(tensors), way.one_dtype(tensors))
+    domains = enumerate(way.tensors.values())
+    short = tuple(i for i, d in domains if d.index and tensors[i].dtype is not torch.int64)
+    fit = (way, way.sizes(tensors), way.one_dtype(tensors), short)
     if known is not None and key is not None:
         if len(known) >= 1000:
             known.clear()

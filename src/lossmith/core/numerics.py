@@ -67,8 +67,8 @@ def xlogx(x: Tensor) -> Tensor:
 
 
 def times(x: Tensor, y: Tensor) -> Tensor:
-    """``x y`` with 0 where ``x = 0``, even if ``y`` is infinite; no gradient passes there."""
-    absent = x == 0
+    """``x y``, but 0 without gradient where ``x = 0`` and ``y`` is infinite or NaN."""
+    absent = (x == 0) & ~torch.isfinite(y)
     return torch.where(absent, 0.0, x * torch.where(absent, 0.0, y))
 
 
@@ -206,7 +206,7 @@ def _without(input: Tensor, index: Tensor, dim: int) -> Tensor:
     """
     if input.device.type != "cpu":
         index = index.clamp(0, input.shape[dim] - 1)
-    lowest = torch.finfo(input.dtype).min / 4
+    lowest = torch.finfo(input.dtype).min
     return input.scatter(dim, index.unsqueeze(dim), lowest)
 
 

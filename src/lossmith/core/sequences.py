@@ -1,6 +1,7 @@
 """Domains of targets that are lists: of classes, and of symbols with a length."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +34,7 @@ class Tokens(Domain):
     """Symbols of a sequence; which of them count depends on its length, so the loss checks them."""
 
     floating: bool | None = False
+    index: ClassVar[bool] = True
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """Any class but the first, which is the blank."""
@@ -45,6 +47,7 @@ class Lengths(Domain):
 
     floating: bool | None = False
     of: str = "T"
+    index: ClassVar[bool] = True
 
     def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
         """Refuse lengths beyond the size."""

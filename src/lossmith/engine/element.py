@@ -1,6 +1,5 @@
 """The logistic loss of hard labels in one pass: value and slope from a single product."""
 
-import functools
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +20,8 @@ def one_pass_softplus(input: Tensor, side: Tensor, reduction: int) -> Tensor:
     margin = side * input.detach()
     value = softplus(margin)
     slope = margin.sigmoid_().mul_(side)
-    plain = functools.partial(_plain, side=side)
-    return with_pull(value, reduction, _pull, plain, leaves=(input,), kept=(slope,))
+    leaves, others = (input,), (side,)
+    return with_pull(value, reduction, _pull, _plain, leaves=leaves, others=others, kept=(slope,))
 
 
 def _pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> tuple[Tensor]:

@@ -32,32 +32,37 @@ class _Known(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        value: Tensor,
+        boxed: tuple[Tensor],  # as an argument itself it would come out as a view
         reduction: int,
         done: bool,
         pull: Pull,
         plain: Callable[..., Tensor],
-        leaves: int,
+        counts: tuple[int, int],
         *tensors: Tensor,
     ) -> Tensor:
+        (value,) = boxed
         ctx.save_for_backward(*tensors)
-        ctx.pull, ctx.plain, ctx.leaves, ctx.reduction = pull, plain, leaves, reduction
-        ctx.count = value.numel() if reduction == _MEAN and not done else 1
+        ctx.pull, ctx.plain, ctx.counts, ctx.reduction = pull, plain, counts, reduction
+        ctx.divisor = value.numel() if reduction == _MEAN and not done else 1
         return value if done else reduced(value, reduction)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = grads
-        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[6 : 6 + ctx.leaves]
-        leaves, kept = tensors[: ctx.leaves], tensors[ctx.leaves :]
+        count, end = ctx.counts
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[6 : 6 + count]
+        leaves, kept = tensors[:count], tensors[end:]
         if torch.is_grad_enabled():  # create_graph
+            # views stand for the leaves, which may depend on one another or be one tensor
+            leaves = tuple(leaf.view_as(leaf) for leaf in leaves)
             wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-            value = reduced(ctx.plain(*leaves), ctx.reduction)
-            each = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
-            pulls = tuple(next(each) if need else None for need in needed)
+            value = reduced(ctx.plain(*leaves, *tensors[count:end]), ctx.reduction)
+            slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
+            pulls = tuple(next(slopes) if need else None for need in needed)
         else:
-            pulls = ctx.pull(grad if ctx.count == 1 else grad / ctx.count, needed, leaves, *kept)
-        return None, None, None, None, None, None, *pulls, *[None] * len(kept)
+            each = grad if ctx.divisor == 1 else grad / ctx.divisor
+            pulls = ctx.pull(each, needed, leaves, *kept)
+        return None, None, None, None, None, None, *pulls, *[None] * (len(tensors) - count)
 
 
 def with_pull(
@@ -67,7 +72,8 @@ def with_pull(
     plain: Callable[..., Tensor],
     *,
     leaves: tuple[Tensor, ...],
-    kept: tuple[Tensor, ...],
+    others: tuple[Tensor, ...] = (),
+    kept: tuple[Tensor, ...] = (),
     done: bool = False,
 ) -> Tensor:
     """Connect a ``value``, computed without a graph, to its ``leaves``, and reduce it.
@@ -77,14 +83,16 @@ def with_pull(
         reduction: torch's number of the reduction.
         pull: ``pull(grad, needed, leaves, *kept)`` returns one gradient per leaf, None if it is not
             needed; ``grad`` is a single number, or one per value if nothing is reduced.
-        plain: ``plain(*leaves)`` is the same unreduced value as plain torch.
+        plain: ``plain(*leaves, *others)`` is the same unreduced value as plain torch.
         leaves: The tensors that gradients flow to.
+        others: What ``plain`` takes besides: labels, which torch then guards against changes.
         kept: What ``pull`` needs besides.
         done: ``value`` is reduced already, by a kernel whose backward pass knows of it: ``pull``
             gets the gradient of the reduced value as it is.
     """
+    counts = len(leaves), len(leaves) + len(others)
     return _Known.apply(  # type: ignore[no-any-return]
-        value, reduction, done, pull, plain, len(leaves), *leaves, *kept
+        (value,), reduction, done, pull, plain, counts, *leaves, *others, *kept
     )
 
 

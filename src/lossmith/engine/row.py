@@ -3,7 +3,6 @@
 ``benchmarks/results/torch_losses.json`` has its time against torch's pair of kernels.
 """
 
-import functools
 import math
 
 import torch
@@ -24,7 +23,7 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     if input.device.type != "cpu":
         return None
     logits = input.detach()
-    place = index.long().unsqueeze(1)
+    place = index.unsqueeze(1)
     share = torch.softmax(logits, 1)
     own = share.gather(1, place)
     least = own.min().item()
@@ -34,17 +33,19 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     far = _far(logits, share, place) if tiny else None
     # in place, since a fresh megabyte costs more than the arithmetic on it
     rest = share.scatter_(1, place, 0.0).sum(1, keepdim=True)
-    value = (rest / own).log1p_()
+    value = (rest / own).squeeze(1).log1p()
     if far is not None:
-        value = torch.where(own > torch.finfo(logits.dtype).tiny, value, far)
+        value = torch.where(own.squeeze(1) > torch.finfo(logits.dtype).tiny, value, far)
     slope = share.scatter_(1, place, rest.neg_())
-    plain = functools.partial(class_nll, index=index)
-    return with_pull(value.squeeze(1), reduction, _pull, plain, leaves=(input,), kept=(slope,))
+    leaves, others = (input,), (index,)
+    return with_pull(
+        value, reduction, _pull, class_nll, leaves=leaves, others=others, kept=(slope,)
+    )
 
 
 def _far(input: Tensor, share: Tensor, place: Tensor) -> Tensor:
     top, at = input.max(1, keepdim=True)
-    return top - input.gather(1, place) - share.gather(1, at).log_()
+    return (top - input.gather(1, place) - share.gather(1, at).log_()).squeeze(1)
 
 
 def _pull(

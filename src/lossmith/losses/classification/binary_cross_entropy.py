@@ -18,9 +18,8 @@ from lossmith.engine.pull import with_pull
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0
-# torch's second derivative adds 1e-12 to p and to 1 - p: from here on float32 does not see it
-NEAR_END = 1e-5
-ONE = torch.ones(())
+# torch's gradient divides by p (1 - p), or by 1e-12 where that is less
+NEAR_END = 2e-12
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
@@ -50,7 +49,7 @@ def one_pass(
         return None
     if high == 0 and not target.requires_grad:
         return one_pass_softplus(input, (label * -2).add_(1), reduction)
-    sign = torch.copysign(ONE, logit)
+    sign = torch.copysign(logit.new_ones(()), logit)
     against = sign.relu().sub_(label).abs_()
     # in place from here on, since a fresh megabyte costs more than the arithmetic on it
     size = logit.abs()
@@ -72,17 +71,35 @@ def _kernel(
     weight: Tensor | None = None,
     alpha: float | None = None,
 ) -> Tensor | None:
-    if weight is not None or alpha is not None or target.requires_grad:
+    """The kernel of torch, whose own second derivative cancels for likely labels."""
+    plain_call = weight is None and alpha is None and not target.requires_grad
+    if not plain_call or input.device.type != "cpu" or not eager(input):
         return None
-    if input.device.type != "cpu" or input.dtype != torch.float32:
-        return None
+    p = input.detach()
     low, high = torch.aminmax(target)
-    if not (low.item() >= 0 and high.item() <= 1):
+    least, most = torch.aminmax(p)
+    within = low.item() >= 0 and high.item() <= 1
+    if not (within and least.item() > NEAR_END and most.item() < 1 - NEAR_END):
         return None
-    low, high = torch.aminmax(input.detach())
-    if not (low.item() > NEAR_END and high.item() < 1 - NEAR_END):
-        return None
-    return cast(Any, kernels).binary_cross_entropy(input, target, None, reduction)
+    value = cast(Any, kernels).binary_cross_entropy(p, target, None, reduction)
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor) -> Any:
+        backward = torch.ops.aten.binary_cross_entropy_backward
+        return (backward(grad, *leaves, target, None, reduction),)
+
+    given = {"leaves": (input,), "others": (target,), "kept": (target,)}
+    return with_pull(value, reduction, pull, _from_probabilities, **given, done=True)
+
+
+def _from_probabilities(input: Tensor, target: Tensor, alpha: float | None = None) -> Tensor:
+    impossible, certain = input == 0, input == 1
+    log_p = torch.where(impossible, LOWEST_LOG, torch.where(impossible, 1.0, input).log())
+    log_rest = torch.where(certain, LOWEST_LOG, torch.log1p(-torch.where(certain, 0.0, input)))
+    positive = -target * log_p.clamp(min=LOWEST_LOG)
+    negative = -(1 - target) * log_rest.clamp(min=LOWEST_LOG)
+    if alpha is not None:
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return positive + negative
 
 
 def _exact_logits(mp, x, y, pos_weight=None, weight=None, alpha=None):  # type: ignore[no-untyped-def]
@@ -255,14 +272,7 @@ def binary_cross_entropy(
         >>> lm.binary_cross_entropy(torch.tensor([0.5, 0.0]), torch.ones(2), reduction="none")
         tensor([  0.6931, 100.0000])
     """
-    impossible, certain = input == 0, input == 1
-    log_p = torch.where(impossible, LOWEST_LOG, torch.where(impossible, 1.0, input).log())
-    log_rest = torch.where(certain, LOWEST_LOG, torch.log1p(-torch.where(certain, 0.0, input)))
-    positive = -target * log_p.clamp(min=LOWEST_LOG)
-    negative = -(1 - target) * log_rest.clamp(min=LOWEST_LOG)
-    if alpha is not None:
-        positive, negative = alpha * positive, (1 - alpha) * negative
-    value = positive + negative
+    value = _from_probabilities(input, target, alpha)
     return value if weight is None else times(Factor.spread("weight", weight, input), value)
 
 

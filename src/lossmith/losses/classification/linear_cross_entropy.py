@@ -54,7 +54,7 @@ def _one_pass(
 ) -> Tensor | None:
     if linear_weight.ndim != 2 or (linear_bias is not None and linear_bias.dtype != input.dtype):
         return None
-    logits = F.linear(input, linear_weight, linear_bias)
+    logits = F.linear(input, linear_weight, linear_bias).to(input.dtype)  # less under autocast
     ignored = -100 if ignore_index is None else ignore_index
     return one_pass(logits, target, reduction, weight, ignored, label_smoothing)
 
@@ -157,7 +157,8 @@ def linear_cross_entropy(
         # an input row serves several positions: it is absent where all of them are
         absent = (sample_weight == 0).flatten(1).all(1, keepdim=True)
         input = torch.where(absent, 0.0, input)
-    logits = F.linear(input, linear_weight.flatten(0, -2)).unflatten(-1, linear_weight.shape[:-1])
+    flat = F.linear(input, linear_weight.flatten(0, -2)).to(input.dtype)  # less under autocast
+    logits = flat.unflatten(-1, linear_weight.shape[:-1])
     if linear_bias is not None:
         logits = logits + linear_bias.to(logits)
     value = cross_entropy(

@@ -14,7 +14,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
-from lossmith.engine.eligible import eager
+from lossmith.engine.eligible import eager, sequential
 from lossmith.engine.pull import with_pull
 
 ANY_NUMBER = Interval("number", "be a number")
@@ -28,20 +28,22 @@ def _one_pass(
     margin: float = 1.0,
     weight: Tensor | None = None,
 ) -> Tensor | None:
-    """The kernel of torch, with the derivatives that it lacks; NaN scores give it a finite loss."""
+    """The kernel of torch with the derivatives that it lacks. It is finite for NaN scores."""
     simple = weight is None and input.ndim == 2 and input.device.type == "cpu"
-    if not simple or not eager(input) or math.isnan(input.detach().sum().item()):
+    if not simple or not eager(input) or not math.isfinite(input.detach().sum().item()):
         return None
-    target = target.long()
-    value = cast(Any, kernels).multi_margin_loss(input.detach(), target, p, margin, None, reduction)
+    scores = sequential(input.detach())
+    value = cast(Any, kernels).multi_margin_loss(scores, target, p, margin, None, reduction)
 
-    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor) -> Any:
+    def pull(grad: Tensor, needed: Any, leaves: Any, scores: Tensor, target: Tensor) -> Any:
         backward = torch.ops.aten.multi_margin_loss_backward
-        return (backward(grad.contiguous(), *leaves, target, p, margin, None, reduction),)
+        each = grad.to(scores.dtype).contiguous()
+        slope = backward(each, scores, target, p, margin, None, reduction)
+        return (slope.to(grad.dtype),)
 
-    plain = functools.partial(_plain, target=target, p=p, margin=margin)
-    leaves, kept = (input,), (target,)
-    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, done=True)
+    plain = functools.partial(_plain, p=p, margin=margin)
+    given = {"leaves": (input,), "others": (target,), "kept": (scores, target)}
+    return with_pull(value.to(input.dtype), reduction, pull, plain, **given, done=True)
 
 
 def _plain(input: Tensor, target: Tensor, p: int, margin: float) -> Tensor:

@@ -1,6 +1,5 @@
 """Multi-label margin: every true class must lead every false one."""
 
-import functools
 import math
 from typing import Any
 
@@ -13,7 +12,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import CLASS_LIST
-from lossmith.engine.eligible import eager
+from lossmith.engine.eligible import eager, sequential
 from lossmith.engine.pull import with_pull
 
 
@@ -31,20 +30,23 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 
 def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """The kernel of torch, which needs no table of class pairs."""
-    # it answers NaN scores with a finite loss
-    if input.device.type != "cpu" or not eager(input) or math.isnan(input.detach().sum().item()):
+    if input.device.type != "cpu" or not eager(input):
         return None
-    target = target.long()
+    if not math.isfinite(input.detach().sum().item()):  # the kernel is finite for NaN scores
+        return None
+    scores = sequential(input.detach())
     forward = torch.ops.aten.multilabel_margin_loss_forward
-    value, true = forward(input.detach(), target, reduction)
+    value, true = forward(scores, target, reduction)
 
-    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor, true: Tensor) -> Any:
+    def pull(
+        grad: Tensor, needed: Any, leaves: Any, scores: Tensor, target: Tensor, true: Tensor
+    ) -> Any:
         backward = torch.ops.aten.multilabel_margin_loss_backward
-        return (backward(grad.contiguous(), *leaves, target, reduction, true),)
+        slope = backward(grad.to(scores.dtype).contiguous(), scores, target, reduction, true)
+        return (slope.to(grad.dtype),)
 
-    plain = functools.partial(_plain, target=target)
-    leaves, kept = (input,), (target, true)
-    return with_pull(value, reduction, pull, plain, leaves=leaves, kept=kept, done=True)
+    given = {"leaves": (input,), "others": (target,), "kept": (scores, target, true)}
+    return with_pull(value.to(input.dtype), reduction, pull, _plain, **given, done=True)
 
 
 @loss(

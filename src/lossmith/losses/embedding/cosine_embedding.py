@@ -1,5 +1,7 @@
 """Cosine of two embeddings, towards 1 or below a margin."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -38,17 +40,15 @@ def _one_pass(
     per1, per2 = length1.reciprocal_(), length2.reciprocal_()
     first = x1 * per1
     second = x2 * per2
-    cosine = torch.linalg.vecdot(first, second)
+    cosine = (first * second).sum(1)  # not vecdot, which autocast would round to bfloat16
     chord = second.sub_(first)
     apart = torch.linalg.vector_norm(chord, dim=1).square_().mul_(0.5)
     value = torch.where(target > 0, apart, cosine.sub_(margin).relu_())
     force = (target * (value > 0)).unsqueeze(1)  # 1 pulls together, -1 apart
 
-    def plain(left: Tensor, right: Tensor) -> Tensor:
-        return _cost(left, right, target, margin)
-
+    plain = functools.partial(_cost, margin=margin)
     kept = (chord, apart.unsqueeze(1), per1, per2, force)
-    return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=kept)
+    return with_pull(value, reduction, _pull, plain, leaves=leaves, others=(target,), kept=kept)
 
 
 def _pull(
@@ -65,9 +65,9 @@ def _pull(
     force = force * (grad.unsqueeze(1) if grad.ndim else grad)
     by1 = by2 = None
     if needed[0]:
-        by1 = torch.addcmul(chord, leaves[0], apart * per1).mul_(-force * per1)
+        by1 = torch.addcmul(chord, leaves[0], apart * per1) * (-force * per1)
     if needed[1]:
-        by2 = torch.addcmul(chord, leaves[1], apart * per2, value=-1).mul_(force * per2)
+        by2 = torch.addcmul(chord, leaves[1], apart * per2, value=-1) * (force * per2)
     return by1, by2
 
 

@@ -1,5 +1,7 @@
 """Distances of similar pairs as they are, of dissimilar pairs through a hinge."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -29,10 +31,8 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0
     force = target * (short >= 0).logical_or_(similar)
     value = torch.where(similar, distance, short.clamp_(min=0))
 
-    def plain(leaf: Tensor) -> Tensor:
-        return _cost(leaf, target, margin)
-
-    return with_pull(value, reduction, _pull, plain, leaves=(input,), kept=(force,))
+    plain, leaves, others = functools.partial(_cost, margin=margin), (input,), (target,)
+    return with_pull(value, reduction, _pull, plain, leaves=leaves, others=others, kept=(force,))
 
 
 def _pull(

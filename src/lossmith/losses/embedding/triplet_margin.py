@@ -18,6 +18,7 @@ from lossmith.engine.pull import squares_fit, with_pull
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 EPS = 1e-6
+LARGEST = 1e18  # a far distance overflows from 1e19 on, unseen while the margin is below it
 # Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
 SMALL = 1 << 14
 FORMULA = r"\max(0,\; d(a, p) - d(a, n) + m)"
@@ -48,7 +49,7 @@ def _native(
     eps: float = EPS,
     swap: bool = False,
 ) -> Tensor | None:
-    if anchor.device.type != "cpu" or p not in (1, 2) or eps < EPS:
+    if anchor.device.type != "cpu" or p not in (1, 2) or eps < EPS or margin > LARGEST:
         return None
     leaves = (anchor, positive, negative)
     if anchor.numel() >= SMALL and p == 2 and not swap:

@@ -1,5 +1,7 @@
 """Hinge on the difference of two scores."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,7 @@ def _one_pass(
     leaves = (input1, input2)
     if input1.numel() < SMALL:
         return torch.margin_ranking_loss(input1, input2, target, margin, reduction)
-    if not eager(*leaves):
+    if target.requires_grad or not eager(*leaves):
         return None
     first, second = input1.detach(), input2.detach()
     cost = (second - first).mul_(target)
@@ -34,10 +36,8 @@ def _one_pass(
     force = target * (cost >= 0)
     value = cost.clamp_(min=0)
 
-    def plain(left: Tensor, right: Tensor) -> Tensor:
-        return _cost(left, right, target, margin)
-
-    return with_pull(value, reduction, _pull, plain, leaves=leaves, kept=(force,))
+    plain, others = functools.partial(_cost, margin=margin), (target,)
+    return with_pull(value, reduction, _pull, plain, leaves=leaves, others=others, kept=(force,))
 
 
 def _pull(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lossmith.core.card import Card, Signature
-from lossmith.core.checks import fail, require_all, require_range
+from lossmith.core.checks import fail, fail_type, require_all, require_range
 from lossmith.core.domain import FLAG, LOG_PROBABILITIES, REAL, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
@@ -35,13 +35,20 @@ def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any)
     """
     given = [input_lengths, target_lengths]
     for position, lengths in enumerate(given):
+        name = ("input_lengths", "target_lengths")[position]
         if isinstance(lengths, (tuple, list, int)) and not isinstance(lengths, bool):
-            given[position] = torch.as_tensor(cast(Any, lengths))
+            try:
+                given[position] = torch.as_tensor(cast(Any, lengths))
+            except (TypeError, ValueError, RuntimeError):
+                fail(name, "hold whole numbers of 64 bits", lengths)
         alone = isinstance(scores, Tensor) and scores.ndim == 2
         if alone and isinstance(given[position], Tensor) and given[position].shape == (1,):
             given[position] = given[position].squeeze(0)
     joined = isinstance(scores, Tensor) and isinstance(targets, Tensor) and scores.ndim == 3
     if joined and targets.ndim == 1 and isinstance(given[1], Tensor) and given[1].ndim == 1:
+        if given[1].is_floating_point():
+            fail_type("target_lengths", "be integers", given[1])
+        require_range("target_lengths", "be >= 0", given[1], 0, math.inf)
         counts: list[int] = given[1].tolist()
         if sum(counts) != len(targets):
             fail("targets", f"hold {sum(counts)} symbols, the sum of target_lengths", targets)
