@@ -62,7 +62,7 @@ class Signature:
         derived: dict[str, Any] = {
             "_alike": all(domain.dims == ("*",) for domain in domains),
             "_checked": tuple((i, d) for i, d in enumerate(domains) if d.checks_values),
-            "_floats": tuple(i for i, d in enumerate(domains) if d.floating is not False),
+            "_floats": tuple(i for i, d in enumerate(domains) if d.floating),
             "_kinds": tuple(
                 (d.floating, len(d.dims) - ("*" in d.dims), "*" in d.dims) for d in domains
             ),
@@ -180,20 +180,21 @@ class Signature:
                 domain.check_tensor(names[index], tensors[index], sizes)
 
     def one_dtype(self, tensors: tuple[Tensor, ...]) -> bool:
-        """Whether all arguments but whole numbers share a dtype, as torch's kernels want."""
+        """Whether all floating-point arguments share a dtype, as torch's kernels want."""
         dtype = tensors[0].dtype
         return all(tensors[index].dtype is dtype for index in self._floats)
 
-    def widen(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Half precision becomes float32, whole-number labels become numbers like the first."""
-        dtype = tensors[0].dtype
-        work = torch.float32 if dtype in HALF else dtype
-        wide: list[Tensor] = []
-        for tensor, (floating, _, _) in zip(tensors, self._kinds, strict=True):
-            if tensor.dtype in HALF or (floating is None and not tensor.is_floating_point()):
-                tensor = tensor.to(work)
-            wide.append(tensor)
-        return tuple(wide)
+    def casts(self, tensors: tuple[Tensor, ...]) -> tuple[tuple[int, torch.dtype], ...]:
+        """What whole numbers become: indices int64, labels that are numbers like the first."""
+        first = tensors[0].dtype
+        work = torch.float32 if first in HALF else first
+        wanted: list[tuple[int, torch.dtype]] = []
+        for index, (tensor, domain) in enumerate(zip(tensors, self.tensors.values(), strict=True)):
+            number = domain.floating is None and not tensor.is_floating_point()
+            dtype = torch.int64 if domain.index else work if number else tensor.dtype
+            if tensor.dtype is not dtype:
+                wanted.append((index, dtype))
+        return tuple(wanted)
 
     def spread(self, mask: Tensor, domain: Domain, rank: int) -> Tensor | None:
         """``mask``, which has the dimensions ``out``, made to broadcast against an argument.

@@ -116,9 +116,9 @@ def _build(
             tensors = arrange(*tensors)
         compiling = torch.compiler.is_compiling()
         known = None if compiling else fits
-        way, sizes, one_dtype, short = _fit(card, tensors, options, deciding, known)
-        if short:
-            tensors = tuple(t.long() if i in short else t for i, t in enumerate(tensors))
+        way, sizes, one_dtype, casts = _fit(card, tensors, options, deciding, known)
+        for index, wanted in casts:
+            tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
         for key, rule in vectors:
             rule.check_sizes(key, options.get(key), sizes)
         if reduction not in reductions:
@@ -160,7 +160,7 @@ def _build(
             done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
             if done is not None:
                 return done
-        tensors = way.widen(tensors)
+        tensors = tuple(t.float() if t.dtype in HALF else t for t in tensors)
         if weight is not None:
             weight = weight.to(tensors[0].dtype)
             options["sample_weight"] = weight  # losses that tie samples together need it inside
@@ -175,7 +175,7 @@ def _build(
     return function
 
 
-_Fit = tuple[Signature, dict[str, int], bool, tuple[int, ...]]
+_Fit = tuple[Signature, dict[str, int], bool, tuple[tuple[int, torch.dtype], ...]]
 
 
 def _fit(
@@ -185,7 +185,7 @@ def _fit(
     deciding: tuple[str, ...],
     known: dict[Any, _Fit] | None,
 ) -> _Fit:
-    """The signature, the sizes, whether all floats share a dtype, and which indices are narrow.
+    """The signature, the sizes, whether all floats share a dtype, and what has to be cast.
 
     Remembered per shapes: a training loop calls with the same ones again and again, and working
     this out costs as much as a small torch kernel. Under compile (``known`` is None) sizes may be
@@ -203,9 +203,7 @@ def _fit(
         if fit is not None:
             return fit
     way = card.match(tensors, options)
-    domains = enumerate(way.tensors.values())
-    short = tuple(i for i, d in domains if d.index and tensors[i].dtype is not torch.int64)
-    fit = (way, way.sizes(tensors), way.one_dtype(tensors), short)
+    fit = (way, way.sizes(tensors), way.one_dtype(tensors), way.casts(tensors))
     if known is not None and key is not None:
         if len(known) >= 1000:
             known.clear()
