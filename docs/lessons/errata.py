@@ -5,6 +5,8 @@ code prints now; ``tests/test_errata.py`` compares the page with a fresh run, an
 those worked out by hand. Run: ``python docs/lessons/errata.py [--check]``.
 """
 
+import functools
+import inspect
 import math
 import sys
 import warnings
@@ -23,25 +25,23 @@ PAGE = Path(__file__).with_name("errata.md")
 INTRO = """# Errata
 
 Mistakes that course notes on loss functions make, run as they stand and then corrected. Generated
-by `python docs/lessons/errata.py`; every value below is printed by the code beside it. `lm` is
-lossmith, `F` is `torch.nn.functional`, `np` is numpy.
+by `python docs/lessons/errata.py`; every value below is printed by the code beside it, after this:
+
+```python
+{preamble}
+```
 """
-NAMES: dict[str, Any] = {
-    "np": np,
-    "torch": torch,
-    "F": F,
-    "lm": lm,
-    "math": math,
-    "t": torch.tensor,
-    "px": torch.tensor([[0.1, 0.2, 0.8]]),
-    "py": torch.tensor([[0.3, 0.3, 0.4]]),
-    "p": torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]]),
-    "q": torch.tensor([[0.9, 0.05, 0.05], [0.1, 0.7, 0.2]]),
-    "x1": torch.tensor([1.0, 2.0, 3.0]),
-    "x2": torch.tensor([2.0, 2.0, 2.0]),
-    "y": torch.tensor([1.0, 1.0, -1.0]),
-    "scores": torch.tensor([0.1, 0.2, 0.4, 0.8]),
-    "classes": torch.tensor([3, 0, -1, 1]),
+TENSORS = {
+    "t": "torch.tensor",
+    "px": "t([[0.1, 0.2, 0.8]])",
+    "py": "t([[0.3, 0.3, 0.4]])",
+    "p": "t([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5]])",
+    "q": "t([[0.9, 0.05, 0.05], [0.1, 0.7, 0.2]])",
+    "x1": "t([1.0, 2.0, 3.0])",
+    "x2": "t([2.0, 2.0, 2.0])",
+    "y": "t([1.0, 1.0, -1.0])",
+    "scores": "t([0.1, 0.2, 0.4, 0.8])",
+    "classes": "t([3, 0, -1, 1])",
 }
 
 
@@ -180,7 +180,7 @@ LESSONS = (
     Lesson(
         "cross-entropy-of-unnormalised",
         "The cross-entropy of the same unnormalised example",
-        "Normalised it is 0.9948; its smallest possible value is the entropy 0.7596, not 0.",
+        "Normalised it is 0.9947; its smallest possible value is the entropy 0.7595, not 0.",
         "-(px * py.log()).sum()",
         "lm.cross_entropy(py.log(), px / px.sum())",
     ),
@@ -342,9 +342,31 @@ def quiet(call: Callable[[], Any]) -> Any:
         return call()
 
 
+HELPERS = (slope, pairs, quiet)
+
+
+@functools.cache
+def _names() -> dict[str, Any]:
+    """What the lessons may use."""
+    names: dict[str, Any] = {"np": np, "torch": torch, "F": F, "lm": lm, "math": math}
+    for name, code in TENSORS.items():
+        names[name] = eval(code, names)
+    return names | {helper.__name__: helper for helper in HELPERS}
+
+
+def _preamble() -> str:
+    """The same as code for the reader."""
+    imports = "import math\nimport warnings\nfrom collections.abc import Callable\n"
+    imports += "from typing import Any\n\nimport lossmith as lm\nimport numpy as np\nimport torch\n"
+    imports += "from torch.nn import functional as F\n"
+    tensors = "\n".join(f"{name} = {code}" for name, code in TENSORS.items())
+    helpers = "\n\n".join(inspect.getsource(helper).rstrip() for helper in HELPERS)
+    return f"{imports}\n{tensors}\n\n{helpers}"
+
+
 def run(code: str) -> Any:
     """Value of an expression, or the error it ends in."""
-    names = {**NAMES, "slope": slope, "pairs": pairs, "quiet": quiet}
+    names = _names()
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -373,7 +395,7 @@ def page() -> str:
         f"{lesson.right}\n# right: {text(run(lesson.right))}\n```\n"
         for lesson in LESSONS
     ]
-    return "\n".join([INTRO, *sections])
+    return "\n".join([INTRO.format(preamble=_preamble()), *sections])
 
 
 def main() -> int:

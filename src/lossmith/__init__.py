@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from lossmith import teach as teach
     from lossmith import train as train
     from lossmith.contract.api import ContractError, check_loss
-    from lossmith.core.card import Card, Point, Signature
+    from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
     from lossmith.core.checks import debug
     from lossmith.core.loss import loss
     from lossmith.core.module import Loss, Sum
     from lossmith.core.numerics import log_softmax, softmax
+    from lossmith.core.signature import Signature, elementwise
     from lossmith.losses.classification.asymmetric import AsymmetricLoss, asymmetric_loss
     from lossmith.losses.classification.balanced_softmax import (
         BalancedSoftmaxLoss,
@@ -330,6 +331,7 @@ __all__ = [
     "debug",
     "dice_loss",
     "elastic_net_penalty_loss",
+    "elementwise",
     "entropy",
     "entropy_from_probabilities_loss",
     "expectile_loss",
@@ -484,7 +486,7 @@ _HOME = {
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
-    "Signature": "lossmith.core.card",
+    "Signature": "lossmith.core.signature",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
@@ -525,6 +527,7 @@ _HOME = {
     "debug": "lossmith.core.checks",
     "dice_loss": "lossmith.losses.region.dice",
     "elastic_net_penalty_loss": "lossmith.losses.elementwise.penalty",
+    "elementwise": "lossmith.core.signature",
     "entropy": "lossmith.losses.distribution.entropy",
     "entropy_from_probabilities_loss": "lossmith.losses.distribution.entropy",
     "expectile_loss": "lossmith.losses.elementwise.expectile",

@@ -100,6 +100,8 @@ def class_index(hot: Tensor, *, dim: int = 1) -> Tensor:
         tensor([2, 0])
     """
     _tensor("hot", hot)
+    if hot.ndim <= dim:
+        fail("hot", f"have a class dimension {dim}", said(f"the shape {tuple(hot.shape)}"))
     _dim(dim, hot.ndim)
     BINARY.check_tensor("hot", hot, {})
     ones = (hot == 1).sum(dim)

@@ -14,11 +14,12 @@ from lossmith.contract import ContractError, check_loss
 from lossmith.contract.api import pairs
 from lossmith.contract.cases import Case
 from lossmith.contract.registry import CHECKS
-from lossmith.core.card import Card, Point, Signature, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import CLASS, NONNEGATIVE, POSITIVE, REAL, SIGN, Whole
 from lossmith.core.loss import REGISTRY, loss
 from lossmith.core.module import MODULES, Loss
 from lossmith.core.numerics import class_nll, safe_norm
+from lossmith.core.signature import Signature, elementwise
 
 LAW = {law.name: law for law in CHECKS}
 

@@ -28,7 +28,7 @@ def test_find_filters_by_every_claim() -> None:
 
 
 def test_unknown_claims_and_names_are_refused_with_a_hint() -> None:
-    with pytest.raises(ValueError, match=r"claim must be a field of the card .*got 'colour'"):
+    with pytest.raises(ValueError, match=r"claim must be one of task, .*got 'colour'"):
         lossmith.find(colour="red")
     with pytest.raises(ValueError, match=r"close: huber_loss.*got 'hubber_loss'"):
         lossmith.card("hubber_loss")

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 import lossmith
 from lossmith.cli import main
-from lossmith.core.card import Card, elementwise
+from lossmith.core.card import Card
 from lossmith.core.domain import BINARY, NONNEGATIVE, REAL, SIGN
 from lossmith.core.loss import REGISTRY
+from lossmith.core.signature import elementwise
 from lossmith.see import curves, heatmap
 from lossmith.see.values import curve
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 import lossmith
-from lossmith.core.card import Card, Signature, elementwise
+from lossmith.core.card import Card
 from lossmith.core.domain import BINARY, CLASS, LOG_PROBABILITIES, NONNEGATIVE, REAL, SIGN
 from lossmith.core.loss import REGISTRY
+from lossmith.core.signature import Signature, elementwise
 
 ADVICE: dict[str, Any] = {"use_when": "a test", "avoid_when": "else", "source": "none"}
 
@@ -94,6 +95,9 @@ PAIRS = [
     ("zero_one_labels", "sign_loss", (noise(40), EVEN), (noise(40), 2 * EVEN - 1)),
     ("sign_labels", "binary_loss", (noise(40), 2 * EVEN - 1), (noise(40), EVEN)),
     ("one_hot", "log_loss", (LOGITS.log_softmax(1), torch.eye(3)[FIRST]), (LOGITS, FIRST)),
+    ("one_hot", "cross_entropy", (LOGITS, torch.eye(3).long()[FIRST]), (LOGITS, FIRST)),
+    ("float_labels", "cross_entropy", (LOGITS, FIRST.float()), (LOGITS, FIRST)),
+    ("scale", "square_loss", (noise(40), 3e6 + 1e6 * noise(40)), (noise(40), 2 * noise(40))),
     ("float_labels", "log_loss", (LOGITS.log_softmax(1), FIRST.float()), (LOGITS, FIRST)),
     ("outside", "count_loss", (noise(3), torch.tensor([1, -2.0, 3])), (noise(3), noise(3).abs())),
     ("outside", "cross_entropy", (LOGITS, FIRST + 1), (LOGITS, FIRST)),
@@ -186,3 +190,18 @@ def test_misuse_of_inspect_itself_raises() -> None:
         lossmith.inspect("huber_loss", noise(1))
     with pytest.raises(TypeError, match="target must be a tensor, got list"):
         lossmith.inspect("huber_loss", noise(1), [1.0])
+
+
+def test_a_value_outside_is_quoted_with_its_sign() -> None:
+    (finding,) = [
+        one
+        for one in lossmith.inspect("sign_loss", noise(3), torch.tensor([0.5, -7.0, 1]))
+        if one.code == "outside"
+    ]
+    assert "and holds -7." in finding.sentence
+
+
+def test_a_sum_is_inspected_part_by_part() -> None:
+    both = lossmith.CrossEntropyLoss() + lossmith.FocalLoss()
+    found = [one.code for one in lossmith.inspect(both, LOGITS.softmax(1), FIRST)]
+    assert found.count("probabilities") == 2

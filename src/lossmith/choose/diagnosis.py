@@ -89,7 +89,8 @@ class Diagnosis:
     def verdict(self) -> str:
         """The kind of problem in one sentence."""
         return (
-            f"{self.rows} rows, {self.columns} feature columns, target {self.target_name!r} "
+            f"{self.rows} rows, {self.columns} feature column{'s' * (self.columns != 1)}, "
+            f"target {self.target_name!r} "
             f"is {self.kind}: {self.reason}."
         )
 
@@ -274,6 +275,7 @@ def _class_findings(y: NDArray[Any], classes: tuple[str, ...]) -> list[Finding]:
     if len(classes) > 12:
         shown = f"from {counts.min()} to {counts.max()} rows"
     ratio = float(counts.max() / counts.min())
+    enough = "balanced enough" if counts.min() > 1 else "no class can be learned from one row"
     found = [Finding("classes", len(classes), f"{len(classes)} classes ({shown}).")]
     if ratio >= 3:
         sentence = (
@@ -281,5 +283,5 @@ def _class_findings(y: NDArray[Any], classes: tuple[str, ...]) -> list[Finding]:
             "log loss and accuracy; if they matter, judge by balanced_accuracy or f1."
         )
     else:
-        sentence = f"The largest class is {ratio:.1f} times the smallest: balanced enough."
+        sentence = f"The largest class is {ratio:.1f} times the smallest: {enough}."
     return [*found, Finding("imbalance", ratio, sentence)]

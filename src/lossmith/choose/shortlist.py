@@ -120,7 +120,7 @@ def shortlist(
             candidate = _candidate(_known(name), diagnosis, metric)
             twin = _twin(candidate, fit, diagnosis)
             if twin is not None:
-                raise _Unfit(f"its gradient is that of {twin.label} up to a constant factor")
+                raise _Unfit(f"its gradient is that of {twin.label} up to one factor per batch")
             fit.append(candidate)
         except _Unfit as reason:
             refusals.append(Refusal(name, str(reason)))

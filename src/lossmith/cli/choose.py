@@ -116,7 +116,7 @@ def _print(done: "Choice") -> None:
     console.print(f"Predicting one constant: {done.metric.name} {done.constant:.4g}.")
     for one in done.outcome.standings:
         for guard in one.guards:
-            if guard.alarm or one.label in (done.winner, done.outcome.standings[0].label):
+            if guard.alarm or one.label == done.winner:
                 mark = "Warning, " if guard.alarm else ""
                 console.print(escape(f"{mark}{one.label}: {guard.sentence}"))
     for refusal in done.shortlist.refusals:

@@ -15,7 +15,9 @@ RANGE = (float, float)
 
 @click.command()
 @click.argument("losses", nargs=-1, required=True, metavar="LOSS ...")
-@click.option("-o", "--output", default="losses.svg", help="SVG, PNG or PDF file to write.")
+@click.option(
+    "-o", "--output", default="losses.svg", show_default=True, help="SVG, PNG or PDF file to write."
+)
 @click.option("--gradient", is_flag=True, help="Add a panel with the gradient.")
 @click.option("--range", "span", type=RANGE, metavar="LOW HIGH", help="Ends of the axis.")
 @click.option("--target", type=float, help="Target of losses that are drawn over the input.")
@@ -110,6 +112,7 @@ def _save(figure: "Figure", output: str) -> None:
     if path.suffix[1:].lower() not in known:
         raise click.UsageError(f"--output must end in .svg, .png or .pdf, got {output!r}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160)
     except OSError as error:
         raise click.ClickException(f"cannot write {output}: {error.strerror}") from None

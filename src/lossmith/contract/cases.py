@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
+from lossmith.core.signature import Signature
 
 # Sizes that differ from each other, so that a mix-up of two dimensions cannot go unnoticed.
 SIZES = {"N": 3, "C": 4, "D": 5, "L": 6, "K": 4, "M": 3, "T": 8, "S": 2}

@@ -129,7 +129,8 @@ def docstring_is_complete(case: Case) -> None:
     for name in inspect.signature(function).parameters:
         assert f"\n    {name}: " in described, f"Args does not describe {name}"
     assert "+SKIP" not in text
-    examples = doctest.DocTestParser().get_doctest(text, {}, case.card.name, None, 0)
+    own = dict(getattr(inspect.unwrap(function), "__globals__", {}))  # as doctest itself has it
+    examples = doctest.DocTestParser().get_doctest(text, own, case.card.name, None, 0)
     assert examples.examples, "no example"
     report: list[str] = []
     runner = doctest.DocTestRunner(verbose=False)

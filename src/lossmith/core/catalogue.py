@@ -6,11 +6,16 @@ import json
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
-from lossmith.core.card import Card
+from lossmith.core.card import Card, Coupling, Link, Task
 from lossmith.core.checks import fail
 from lossmith.core.loss import REGISTRY
+
+CLAIMS = (
+    *("task", "coupling", "convex", "symmetric", "zero_at_target", "nonnegative", "robust"),
+    *("gradient_bound", "differentiable", "elicits", "link", "same_as"),
+)
 
 
 @cache
@@ -30,7 +35,14 @@ def cards() -> dict[str, Card]:
 def card(loss: str | Callable[..., Any]) -> Card:
     """The card of a loss, by name, alias, function, Module class or Module.
 
-    The ending ``_loss`` may be left out.
+    Args:
+        loss: The ending ``_loss`` may be left out of a name.
+
+    Returns:
+        The card.
+
+    Raises:
+        ValueError: If nothing of that name is registered; close names are suggested.
 
     Example:
         >>> import lossmith
@@ -62,18 +74,27 @@ def card(loss: str | Callable[..., Any]) -> Card:
 def find(**claims: Any) -> list[Card]:
     """Cards that meet every claim, sorted by name.
 
-    ``task`` matches any task of a loss; ``robust=True``, ``coupling="row"``, ``elicits="median"``
-    and every other field of the card match by equality.
+    Args:
+        **claims: ``task`` matches any task of a loss; ``robust=True``, ``coupling="row"``,
+            ``elicits="median"`` and the other claims of the card match by equality.
+
+    Returns:
+        The cards; empty if no loss meets every claim.
+
+    Raises:
+        ValueError: If a claim is unknown, or its word is not one that cards use.
 
     Example:
         >>> import lossmith
         >>> "l1_loss" in [card.name for card in lossmith.find(task="regression", elicits="median")]
         True
     """
-    fields = Card.__dataclass_fields__
     for claim in claims:
-        if claim not in fields:
-            fail("claim", f"be a field of the card ({', '.join(fields)})", claim)
+        if claim not in CLAIMS:
+            fail("claim", f"be one of {', '.join(CLAIMS)}", claim)
+    for claim, words in (("task", Task), ("coupling", Coupling), ("link", Link)):
+        if claim in claims and claims[claim] not in get_args(words):
+            fail(claim, f"be one of {', '.join(get_args(words))}", claims[claim])
     task = claims.pop("task", None)
     return [
         one

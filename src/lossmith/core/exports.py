@@ -25,12 +25,13 @@ WIDTH = 100
 
 PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.contract.api": ("ContractError", "check_loss"),
-    "lossmith.core.card": ("Card", "Point", "Signature"),
+    "lossmith.core.card": ("Card", "Point"),
     "lossmith.core.catalogue": ("card", "cards", "find"),
     "lossmith.core.checks": ("debug",),
     "lossmith.core.loss": ("loss",),
     "lossmith.core.module": ("Loss", "Sum"),
     "lossmith.core.numerics": ("log_softmax", "softmax"),
+    "lossmith.core.signature": ("Signature", "elementwise"),
     "lossmith.teach.explain": ("explain",),
     "lossmith.teach.inspect": ("inspect",),
 }

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from lossmith.core.card import HALF, Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.checks import (
     bare,
     checkable,
@@ -21,6 +21,7 @@ from lossmith.core.checks import (
 )
 from lossmith.core.domain import Vector
 from lossmith.core.reduction import Terms, reduce
+from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
 REGISTRY: dict[str, Card] = {}
@@ -61,8 +62,7 @@ def loss(
 
     Example:
         >>> import torch, lossmith
-        >>> from lossmith import Card, Point
-        >>> from lossmith.core.card import elementwise
+        >>> from lossmith import Card, Point, elementwise
         >>> from lossmith.core.domain import REAL
         >>> @lossmith.loss(Card(task="regression", coupling="element", formula="r^4",
         ...     signatures=elementwise(input=REAL, target=REAL), use_when="an example",
@@ -110,7 +110,8 @@ def _build(
         for key, value in options.items():
             rule = rules.get(key)
             if rule is None:
-                raise TypeError(f"{name}() got an unexpected keyword argument {key!r}")
+                known = ", ".join((*rules, "sample_weight", "reduction"))
+                raise TypeError(f"{name}() takes {known} by keyword, got {key}")
             rule.check_option(key, value)
         if arrange is not None:
             tensors = arrange(*tensors)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self, cast, dataclass_transform
 from torch import Tensor, nn
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail_type
+from lossmith.core.checks import fail, fail_type, said
 from lossmith.core.reduction import Reduction
 
 
@@ -64,9 +64,15 @@ class Loss(nn.Module):
             card: Card = cast(Any, function).__func__.card
             MODULES[card.name] = cls
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, *misplaced: Any, **fields: Any) -> None:
         super().__init__()
         cls = type(self)
+        if misplaced:
+            known, got = ", ".join(cls.fields), ", ".join(map(_short, misplaced))
+            raise TypeError(
+                f"{cls.__name__}() takes {known} by keyword, got {got}; tensors go to the call of "
+                f"the Module, {cls.__name__}()({', '.join(self.card.tensors)})"
+            )
         unknown = [name for name in fields if name not in cls.fields]
         if unknown:
             known, got = ", ".join(cls.fields), ", ".join(unknown)
@@ -145,6 +151,13 @@ class Sum(Loss):
 
     ``terms`` holds the scaled value of each part in the last call, detached, for logging.
 
+    Args:
+        parts: Pairs of a factor and a loss, one or more.
+
+    Raises:
+        TypeError: If ``parts`` is anything else.
+        ValueError: In the call, if the parts give values of different shapes.
+
     Example:
         >>> import torch, lossmith
         >>> both = lossmith.MSELoss() + 0.5 * lossmith.L1Loss()
@@ -156,6 +169,8 @@ class Sum(Loss):
 
     def __init__(self, parts: list[tuple[float, Loss]]) -> None:
         nn.Module.__init__(self)
+        if not parts or not all(_is_part(part) for part in parts):
+            fail_type("parts", "be pairs of a number and a Loss, one or more", parts)
         self.parts = nn.ModuleList(part for _, part in parts)
         self.scales = [scale for scale, _ in parts]
         self.terms: dict[str, Tensor] = {}
@@ -167,8 +182,15 @@ class Sum(Loss):
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
         for scale, part in zip(self.scales, self.parts, strict=True):
-            value = scale * part(*tensors, sample_weight=sample_weight, **named)
-            terms[_unused(cast(Loss, part).label, terms)] = value.detach()
+            label = _unused(cast(Loss, part).label, terms)
+            try:
+                value = scale * part(*tensors, sample_weight=sample_weight, **named)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{label}: {error}") from error
+            if total is not None and value.shape != total.shape:
+                shapes = f"{tuple(total.shape)} and {tuple(value.shape)} from {label}"
+                fail("parts", "reduce to one shape (nothing is broadcast)", said(shapes))
+            terms[label] = value.detach()
             total = value if total is None else total + value
         self.terms = terms
         assert total is not None
@@ -190,6 +212,14 @@ def _parts(loss: Loss) -> list[tuple[float, Loss]]:
     return [(1.0, loss)]
 
 
+def _is_part(part: object) -> bool:
+    match part:
+        case (int() | float(), Loss()):
+            return True
+        case _:
+            return False
+
+
 def _unused(name: str, taken: dict[str, Tensor]) -> str:
     number, candidate = 2, name
     while candidate in taken:
@@ -198,4 +228,4 @@ def _unused(name: str, taken: dict[str, Tensor]) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"tensor{tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+    return f"<tensor {tuple(value.shape)}>" if isinstance(value, Tensor) else repr(value)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
 from lossmith.choose import Choice
@@ -31,6 +32,7 @@ def effects(done: Choice) -> Markup | None:
             axes.plot(test.difference, row, "o", color=color, ms=5)
         axes.set_yticks(range(len(shown)), [one.label for one in reversed(shown)])
         axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(visible=False, axis="y")
         gain = f"gain in {done.metric.name} over {done.outcome.baseline}"
         axes.set_xlabel(f"worse  ←  {gain}  →  better")

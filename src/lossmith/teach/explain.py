@@ -123,6 +123,7 @@ def explain(loss: str | Callable[..., Tensor], *tensors: Tensor, **options: Any)
     word = str(options.get("reduction", getattr(loss, "reduction", "mean")))
     sections = [
         ("Given", _given(card, given, trace)),
+        ("As probabilities", _probabilities(card, given)),
         ("Step by step", _steps(trace)),
         ("Before the reduction", _unreduced(trace)),
         ("Reduction", _reduction(trace, word, weighted="sample_weight" in options)),
@@ -180,15 +181,30 @@ def _given(card: Card, given: dict[str, Any], trace: Trace) -> list[Line]:
     return [Line(name, write.any_value(v)) for name, v in shown.items() if v is not None]
 
 
+def _probabilities(card: Card, given: dict[str, Any]) -> list[Line]:
+    """What the scores stand for, and how much of it falls to the target."""
+    name, last = card.tensors[0], card.tensors[-1]
+    scores, target = given[name], given[last]
+    if card.link == "logit":
+        return [Line(f"sigmoid({name})", write.tensor(scores.sigmoid()))]
+    if card.link != "softmax" or "C" not in card.signatures[0].tensors[name].dims:
+        return []
+    dim = min(1, scores.ndim - 1)
+    shares = scores.softmax(dim)
+    lines = [Line(f"softmax({name})", write.tensor(shares))]
+    if target.is_floating_point() or not bool(((target >= 0) & (target < shares.shape[dim])).all()):
+        return lines
+    own = shares.gather(dim, target.long().unsqueeze(dim)).squeeze(dim)
+    return [*lines, Line(f"softmax({name}) at {last}", write.tensor(own))]
+
+
 def _steps(trace: Trace) -> list[Line]:
     """Each statement that bound a tensor or a number, with what it bound."""
     lines: list[Line] = []
     for step in trace.steps[:MOST_STEPS]:
-        where = f"in {step.inside}: " if step.inside else ""
-        shown = [write.any_value(value) for value in step.values.values()]
-        if len(shown) > 1:
-            shown = [f"{n} = {text}" for n, text in zip(step.values, shown, strict=True)]
-        lines.append(Line(where + (step.source or ", ".join(step.values)), "; ".join(shown)))
+        where = f"in {step.inside.removeprefix('_')}: " if step.inside else ""
+        shown = ", ".join(write.any_value(value) for value in step.values.values())
+        lines.append(Line(where + (step.source or ", ".join(step.values)), shown))
     left = len(trace.steps) - MOST_STEPS
     return [*lines, Line(f"{left} more steps", "...")] if left > 0 else lines
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lossmith.core.catalogue import card as card_of
 from lossmith.core.checks import fail_type
+from lossmith.core.module import Sum
 from lossmith.teach.remarks import Finding, about_balance, about_gradient, about_tensors
 
 
@@ -20,7 +21,8 @@ def inspect(loss: str | Callable[..., Tensor], *tensors: Tensor, **options: Any)
     gradient that sits in few elements or in none.
 
     Args:
-        loss: A name of the catalogue, a function registered with ``@lossmith.loss``, or a Module.
+        loss: A name of the catalogue, a function registered with ``@lossmith.loss``, or a Module,
+            or a sum of Modules.
         *tensors: The tensors of the call, in order.
         **options: The options of the call.
 
@@ -39,6 +41,9 @@ def inspect(loss: str | Callable[..., Tensor], *tensors: Tensor, **options: Any)
         ...     print(finding.code, "-", finding.suggestion)
         probabilities - Remove the softmax at the end of the model.
     """
+    if isinstance(loss, Sum):
+        found = [finding for part in loss.parts for finding in inspect(part, *tensors, **options)]
+        return list(dict.fromkeys(found))
     card = card_of(loss)
     if len(tensors) != len(card.tensors):
         raise TypeError(

@@ -16,6 +16,7 @@ SUM_TOLERANCE = 1e-2  # how far from 1 a row of probabilities may add up, bfloat
 COMMON_CLASS = 0.9  # share of the most frequent class from which guessing it always looks good
 COLUMN_SHARE = 0.9  # share of the loss in one output column that leaves nothing for the others
 OFF_SCALE = 10.0  # typical residual in standard deviations of the target; the mean alone has 1
+FAR_SCALE = 1000.0  # spread of the target in spreads of the output: a bad start, not a bad fit
 TOP_SHARE = 0.5  # share of the gradient in the largest 1 % of elements
 FLAT_SHARE = 0.9  # share of elements without any gradient
 FEWEST = 20  # elements below which a share says nothing
@@ -120,8 +121,10 @@ def _wrong_space(card: Card, name: str, tensor: Tensor) -> Iterator[Finding]:
 
 def _wrong_labels(card: Card, name: str, given: Tensors) -> Iterator[Finding]:
     """Labels in a format that another loss takes."""
-    tensor = given[name]
-    domains = [way.tensors[name] for way in card.signatures]
+    tensor, tensors = given[name], tuple(given.values())
+    ways = [way for way in card.signatures if way.accepts(tensors)]
+    ways = ways or [way for way in card.signatures if way.accepts(tensors, dtypes=False)]
+    domains = [way.tensors[name] for way in ways or card.signatures]
     values = set(tensor.unique().tolist()) if tensor.numel() else set[float]()
     wanted = {domain.name for domain in domains}
     if wanted == {"sign"} and 0 in values and values <= {0, 1}:
@@ -171,11 +174,12 @@ def _outside(
     count = int(mask.sum())
     if count:
         rule = card.signatures[0].tensors[name].rule
-        worst = float(tensor[mask].abs().max())
+        strangers = tensor[mask]
+        worst = float(strangers[strangers.abs().argmax()])
         yield Finding(
             "outside",
             f"{count} of {given[name].numel()} elements of {name} are refused: it must {rule}, and "
-            f"holds values up to {worst:.6g} in size.",
+            f"holds {worst:.6g}.",
             count,
             "Convert the values, or find a loss for them with lossmith.find.",
         )
@@ -247,6 +251,15 @@ def _scale(input: Tensor, target: Tensor) -> Iterator[Finding]:
             f"deviation of the target: predicting the mean would leave 1.",
             typical / spread,
             "Standardise the target, or start the bias of the last layer at its mean.",
+        )
+    own = float(input.double().std())
+    if own > 0 and spread / own > FAR_SCALE:
+        yield Finding(
+            "scale",
+            f"The target has the standard deviation {spread:.3g}, the output {own:.3g}: most steps "
+            "of the training would go into this factor.",
+            spread / own,
+            "Standardise the target, and turn predictions back.",
         )
 
 

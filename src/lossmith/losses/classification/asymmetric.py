@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import expm1, softplus, times
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 
 CLIP = replace(UNIT, rule="lie in [0, 1)", high_open=True)
 

@@ -6,12 +6,13 @@ import torch
 import torch._C._nn as kernels
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT, Factor, Optional
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 from lossmith.engine.element import one_pass_softplus
 from lossmith.engine.eligible import eager, undefined
 from lossmith.engine.pull import with_pull

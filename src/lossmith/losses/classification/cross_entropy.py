@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, NONNEGATIVE, PROBABILITIES, REAL, UNIT, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_nll, times
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import eager
 from lossmith.engine.row import one_pass_class_nll
 

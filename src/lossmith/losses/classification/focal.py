@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lossmith.core.card import Card, Point, Signature, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import (
     CLASS,
     NONNEGATIVE,
@@ -19,6 +19,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_margin, softplus, times
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.core.signature import Signature, elementwise
 
 
 def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]

@@ -5,12 +5,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, NONNEGATIVE, POSITIVE, REAL, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import class_margin, softplus, take_class
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.losses.classification.rows import class_dim, over_classes
 
 COSINE = replace(REAL, spread=0.3)  # any real is taken; ordinary values are cosines

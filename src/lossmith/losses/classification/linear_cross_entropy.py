@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.checks import fail, fail_type
 from lossmith.core.domain import (
     CLASS,
@@ -23,6 +23,7 @@ from lossmith.core.domain import (
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.core.signature import Signature
 from lossmith.losses.classification.cross_entropy import cross_entropy, one_pass
 
 # torch has this loss and its options from 2.13 on

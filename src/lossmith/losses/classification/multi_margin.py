@@ -8,12 +8,13 @@ import torch
 import torch._C._nn as kernels
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, NONNEGATIVE, REAL, Choice, Interval, Vector
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import eager, sequential
 from lossmith.engine.pull import with_pull
 

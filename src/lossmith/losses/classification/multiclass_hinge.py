@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, POSITIVE, REAL, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 SIGNATURES = (
     Signature(input=REAL("N C *"), target=CLASS("N *"), out="N *"),

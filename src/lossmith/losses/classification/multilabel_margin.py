@@ -6,12 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import CLASS_LIST
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import eager, sequential
 from lossmith.engine.pull import with_pull
 

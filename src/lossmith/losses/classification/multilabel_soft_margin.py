@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT, Vector
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.losses.classification.binary_cross_entropy import one_pass
 
 

@@ -5,12 +5,13 @@ from typing import Any, cast
 import torch._C._nn as kernels
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, LOG_PROBABILITIES, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import undefined
 
 

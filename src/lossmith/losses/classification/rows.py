@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lossmith.core.card import Signature
 from lossmith.core.domain import CLASS, PROBABILITIES, REAL
 from lossmith.core.numerics import accurate_log_softmax, class_nll, times
+from lossmith.core.signature import Signature
 
 BY_INDEX = (
     Signature(input=REAL("N C *"), target=CLASS("N *"), out="N *"),

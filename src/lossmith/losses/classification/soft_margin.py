@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import REAL, SIGN
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 from lossmith.engine.element import one_pass_softplus
 from lossmith.engine.eligible import eager
 

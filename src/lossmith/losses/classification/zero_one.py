@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, REAL, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 
 @loss(

@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import PROBABILITIES, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, times, xlogx
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 SOURCE = "Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x"
 

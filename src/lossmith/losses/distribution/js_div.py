@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import PROBABILITIES
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import not_below, safe_sqrt, xlogy
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 
 @loss(

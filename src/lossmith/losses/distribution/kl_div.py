@@ -16,12 +16,13 @@ All of them are KL(target || input): ``target`` says where the two have to agree
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, Signature
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import FLAG, LOG_PROBABILITIES, PROBABILITIES, REAL
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import undefined
 
 SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.checks import fail
 from lossmith.core.domain import POSITIVE, REAL, Interval
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import expm1, log1p_square
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 
 SHAPE = Interval("shape", "be <= 2", high=2.0)
 PROPER_SHAPE = Interval("proper_shape", "lie in [0, 2]", low=0.0, high=2.0)

@@ -4,12 +4,13 @@ import math
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import log1p_square
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 
 
 @loss(

@@ -4,11 +4,12 @@ import math
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import FLAG, NONNEGATIVE, REAL, SPREAD
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 from lossmith.losses.elementwise.spread import floored, to_shape_of_input
 
 

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 
 
 @loss(

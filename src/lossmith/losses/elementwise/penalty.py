@@ -4,12 +4,13 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.checks import fail, fail_type
 from lossmith.core.domain import REAL, UNIT
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss, Sum
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 
 
 @loss(

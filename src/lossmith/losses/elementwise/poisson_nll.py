@@ -5,12 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, Signature
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import COUNT, FLAG, NONNEGATIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import xlogy
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import undefined
 
 

@@ -2,12 +2,13 @@
 
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature, elementwise
+from lossmith.core.card import Card
 from lossmith.core.domain import REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import safe_norm
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.core.signature import Signature, elementwise
 
 
 @loss(

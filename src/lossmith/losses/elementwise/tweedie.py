@@ -5,11 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, Signature
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, POSITIVE, REAL, Interval
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 POWER = Interval("at least 1", "be >= 1", low=1.0)
 WITH_ZEROS = replace(POWER, name="in [1, 2)", high=2.0, high_open=True)

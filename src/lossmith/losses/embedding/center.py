@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import CLASS, REAL, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 
 def _own_rows(centers: Tensor, target: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import BINARY, POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import safe_norm
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 
 @loss(

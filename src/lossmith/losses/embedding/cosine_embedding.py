@@ -5,12 +5,13 @@ import functools
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import REAL, SIGN, Interval
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import unit
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import eager
 from lossmith.engine.pull import squares_fit, with_pull
 

@@ -5,11 +5,12 @@ import functools
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Point, elementwise
+from lossmith.core.card import Card, Point
 from lossmith.core.domain import REAL, SIGN
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import elementwise
 from lossmith.engine.eligible import eager
 from lossmith.engine.pull import with_pull
 

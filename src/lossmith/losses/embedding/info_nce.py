@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.checks import fail
 from lossmith.core.domain import FLAG, POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, unit
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 
 def _divided(similarity: Tensor, temperature: float | Tensor) -> Tensor:

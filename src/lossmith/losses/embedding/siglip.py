@@ -5,13 +5,14 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.checks import fail
 from lossmith.core.domain import POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, unit
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 
 
 @loss(

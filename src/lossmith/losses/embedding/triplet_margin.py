@@ -6,13 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.checks import fail, said
 from lossmith.core.domain import FLAG, NONNEGATIVE, POSITIVE, REAL, Function
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import safe_norm
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import eager
 from lossmith.engine.pull import squares_fit, with_pull
 

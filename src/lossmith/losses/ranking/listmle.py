@@ -5,12 +5,13 @@ import math
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import GRADE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction, Terms
+from lossmith.core.signature import Signature
 from lossmith.losses.ranking.lists import PRESENT, entries, per_list
 
 

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.domain import BINARY, CLASS, REAL, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.core.signature import Signature
 from lossmith.losses.region.overlap import class_pixels, positions
 
 SOURCE = "Berman 2017, arXiv:1705.08790"

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lossmith.core.card import Signature
 from lossmith.core.checks import fail
 from lossmith.core.domain import CLASS, REAL, UNIT
+from lossmith.core.signature import Signature
 
 SOFT_MASK = replace(UNIT, floating=None)
 

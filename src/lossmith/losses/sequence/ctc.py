@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lossmith.core.card import Card, Signature
+from lossmith.core.card import Card
 from lossmith.core.checks import fail, fail_type, require_all, require_range
 from lossmith.core.domain import FLAG, LOG_PROBABILITIES, REAL, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.sequences import TOKENS, Lengths
+from lossmith.core.signature import Signature
 from lossmith.engine.eligible import eager
 
 IMPOSSIBLE = (
