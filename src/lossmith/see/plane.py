@@ -1,9 +1,8 @@
 """Draw an element loss that is not a function of one number: value over input and target."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,11 +14,9 @@ from lossmith.see.values import curve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
 POINTS = 241
 REACH = 3.0  # how far to go where the domain has no end
-EDGE = 0.08  # share of the picture along its border where contours get no label
 HEADROOM = 0.98  # quantile of the values at which the colours end, so that a pole hides nothing
 
 
@@ -82,21 +79,12 @@ def heatmap(
         ink = "#404040" if signed else "#f0f0f0"
         inside = z.clip(-reach, reach) if signed else z.clip(None, high)
         lines = panel.contour(x, y, inside, levels=7, colors=ink, linewidths=0.6)
-        _keep_inside(panel.clabel(lines, fontsize=7, fmt="%.3g"), x, y)
-        figure.colorbar(mesh, ax=panel, label=name, extend="both" if signed else "max")
+        bar = figure.colorbar(mesh, ax=panel, label=name, extend="both" if signed else "max")
+        bar.add_lines(lines)
         panel.set_xlabel("input")
     axes[0].set_ylabel("target")
     figure.suptitle(one.label, fontsize=11)
     return figure, axes[0]
-
-
-def _keep_inside(labels: "Iterable[Text]", x: np.ndarray, y: np.ndarray) -> None:
-    """Contours leave the picture side by side; labels near its border would lie on one another."""
-    for label in list(labels):
-        for place, ends in zip(label.get_position(), (x, y), strict=True):
-            share = (place - ends.min()) / (ends.max() - ends.min())
-            if not EDGE < share < 1 - EDGE:
-                label.set_visible(False)
 
 
 def _axis(name: str, ends: tuple[float, float] | None, domain: Interval) -> Tensor:
