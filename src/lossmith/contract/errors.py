@@ -65,7 +65,9 @@ def shapes_that_do_not_fit_are_refused(case: Case) -> None:
         # two numbers for one: a loss may take a list of one for the number itself, as CTC does
         tensors[position] = tensor.unsqueeze(-1) if tensor.ndim else tensor.expand(2)
         if len(tensors) > 1 and not any(w.accepts(tuple(tensors)) for w in case.card.signatures):
-            refused((ValueError,), name, _call(case, tensors), f"{name} with one more dimension")
+            # the dtypes may then be those of another way to call it
+            errors = (ValueError, TypeError)
+            refused(errors, "must", _call(case, tensors), f"{name} with one more dimension")
         elif len(tensors) > 1 and not _fits(case, tensors):
             refused((ValueError,), "", _call(case, tensors), f"{name} with one more dimension")
 
