@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "lossmith"
-MATHEMATICS = sorted([*(SOURCE / "losses").rglob("*.py"), *(SOURCE / "engine").rglob("*.py")])
+MATHEMATICS = sorted([*(SOURCE / "losses").rglob("*.py"), *(SOURCE / "engines").rglob("*.py")])
 MOST_LINES = 400
 
 # Each reads a value back to Python, which stalls a GPU and breaks a graph.

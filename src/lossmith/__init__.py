@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lossmith import cli as cli
     from lossmith import contract as contract
     from lossmith import core as core
-    from lossmith import engine as engine
+    from lossmith import engines as engines
     from lossmith import losses as losses
     from lossmith import report as report
     from lossmith import see as see
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lossmith.core.module import Loss, Sum
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.core.signature import Signature, elementwise
+    from lossmith.engines.choice import engine, explain_path, one_pass
     from lossmith.losses.classification.asymmetric import AsymmetricLoss, asymmetric_loss
     from lossmith.losses.classification.balanced_softmax import (
         BalancedSoftmaxLoss,
@@ -332,10 +333,12 @@ __all__ = [
     "dice_loss",
     "elastic_net_penalty_loss",
     "elementwise",
+    "engine",
     "entropy",
     "entropy_from_probabilities_loss",
     "expectile_loss",
     "explain",
+    "explain_path",
     "find",
     "focal_loss",
     "focal_tversky_loss",
@@ -381,6 +384,7 @@ __all__ = [
     "multilabel_soft_margin_loss",
     "nll_loss",
     "nt_xent_loss",
+    "one_pass",
     "pinball_loss",
     "poisson_nll_loss",
     "poly_loss",
@@ -528,10 +532,12 @@ _HOME = {
     "dice_loss": "lossmith.losses.region.dice",
     "elastic_net_penalty_loss": "lossmith.losses.elementwise.penalty",
     "elementwise": "lossmith.core.signature",
+    "engine": "lossmith.engines.choice",
     "entropy": "lossmith.losses.distribution.entropy",
     "entropy_from_probabilities_loss": "lossmith.losses.distribution.entropy",
     "expectile_loss": "lossmith.losses.elementwise.expectile",
     "explain": "lossmith.teach.explain",
+    "explain_path": "lossmith.engines.choice",
     "find": "lossmith.core.catalogue",
     "focal_loss": "lossmith.losses.classification.focal",
     "focal_tversky_loss": "lossmith.losses.region.focal_tversky",
@@ -577,6 +583,7 @@ _HOME = {
     "multilabel_soft_margin_loss": "lossmith.losses.classification.multilabel_soft_margin",
     "nll_loss": "lossmith.losses.classification.nll",
     "nt_xent_loss": "lossmith.losses.embedding.info_nce",
+    "one_pass": "lossmith.engines.choice",
     "pinball_loss": "lossmith.losses.elementwise.pinball",
     "poisson_nll_loss": "lossmith.losses.elementwise.poisson_nll",
     "poly_loss": "lossmith.losses.classification.poly",
@@ -605,7 +612,7 @@ _MODULES = {
     "cli",
     "contract",
     "core",
-    "engine",
+    "engines",
     "losses",
     "report",
     "see",

@@ -10,8 +10,11 @@ import pytest
 from lossmith.contract.api import pairs
 from lossmith.contract.cases import Case
 from lossmith.contract.registry import Check
+from lossmith.core import route
 from lossmith.core.card import Card
 from lossmith.core.catalogue import cards
+from lossmith.engines import blocks, one_pass
+from lossmith.engines.choice import engine
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 
@@ -33,19 +36,37 @@ def own() -> list[Card]:
     return [c for c in cards().values() if c.function.__module__.startswith("lossmith.losses.")]
 
 
-def everything() -> list[Any]:
+def everything(*couplings: str, slow: bool = False) -> list[Any]:
     return [
         pytest.param(
-            law, case, id=f"{law.name}-{case}", marks=[pytest.mark.slow] if law.slow else []
+            law, case, id=f"{law.name}-{case}", marks=[pytest.mark.slow] if law.slow or slow else []
         )
         for card in own()
+        if not couplings or card.coupling in couplings
         for law, case in pairs(card, oracle(card), slow=True)
+        if not (couplings and (law.once or law.slow))
     ]
 
 
 @pytest.mark.parametrize(("law", "case"), everything())
 def test_law(law: Check, case: Case) -> None:
     law.run(case)
+
+
+@pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
+def test_law_in_blocks(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(blocks, "BLOCK", 8)  # several pieces of these small tensors
+    with engine("blocks"):
+        law.run(case)
+
+
+@pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
+def test_law_in_generated_code(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(one_pass, "BACKEND", "aot_eager")  # Inductor takes seconds for each
+    with engine("one_pass"):
+        law.run(case)
 
 
 @pytest.mark.parametrize("card", own(), ids=lambda card: card.name)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import lossmith as lm
-from lossmith.engine import pull
+from lossmith.engines import pull
 
 
 def rows(count: int, width: int = 5) -> torch.Tensor:

@@ -32,6 +32,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.core.module": ("Loss", "Sum"),
     "lossmith.core.numerics": ("log_softmax", "softmax"),
     "lossmith.core.signature": ("Signature", "elementwise"),
+    "lossmith.engines.choice": ("engine", "explain_path", "one_pass"),
     "lossmith.teach.explain": ("explain",),
     "lossmith.teach.inspect": ("inspect",),
 }

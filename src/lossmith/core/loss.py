@@ -20,7 +20,9 @@ from lossmith.core.checks import (
     transforming,
 )
 from lossmith.core.domain import Vector
-from lossmith.core.reduction import Terms, reduce
+from lossmith.core.reduction import Terms
+from lossmith.core.route import Call
+from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
@@ -74,18 +76,22 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        return _build(card, body, native, native_checks, arrange)
+        function = build(card, body, native, native_checks, arrange)
+        named: Card = function.card  # type: ignore[attr-defined]
+        REGISTRY[named.name] = named
+        return function
 
     return decorate
 
 
-def _build(
+def build(
     card: Card,
     body: Callable[..., Tensor | Terms],
-    native: Callable[..., Tensor | None] | None,
-    native_checks: bool,
-    arrange: Callable[..., tuple[Any, ...]] | None,
+    native: Callable[..., Tensor | None] | None = None,
+    native_checks: bool = False,
+    arrange: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Callable[..., Tensor]:
+    """What :func:`loss` makes of a function, without an entry in the catalogue."""
     name = body.__name__
     signature = inspect.signature(body)
     card = replace(card, name=name)
@@ -130,7 +136,8 @@ def _build(
         for key, value in options.items():  # kernels take numbers, and know no gradient to them
             plain_call = plain_call and not (isinstance(value, Tensor) and key not in wide)
         eager = not compiling and not transforming() and tensors[0].numel() > 0
-        swift = native if plain_call and eager else None
+        route = None if compiling else route_of(tensors[0].numel())
+        swift = native if plain_call and eager and route is None else None
         if swift is not None and native_checks:
             try:
                 done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
@@ -161,18 +168,14 @@ def _build(
             done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
             if done is not None:
                 return done
-        tensors = tuple(t.float() if t.dtype in HALF else t for t in tensors)
-        if weight is not None:
-            weight = weight.to(tensors[0].dtype)
-            options["sample_weight"] = weight  # losses that tie samples together need it inside
-        reduced = reduce(body(*tensors, **options), weight, reduction)
-        return reduced.to(dtype) if dtype in HALF else reduced
+        call = Call(card, way, body, tensors, options, weight, reduction)
+        done = None if route is None else route(call)
+        return call.compute() if done is None else done
 
     card = replace(card, function=function)
     function.__annotations__ = {**body.__annotations__, "return": Tensor}
     function.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
     function.card = card  # type: ignore[attr-defined]
-    REGISTRY[name] = card
     return function
 
 

@@ -34,10 +34,20 @@ class Terms(NamedTuple):
     root: bool = False
 
 
-def reduce(result: Tensor | Terms, weight: Tensor | None, reduction: str) -> Tensor:
-    """Weigh and reduce an unreduced loss. ``weight`` has its shape; 0 means absent."""
+def reduce(
+    result: Tensor | Terms,
+    weight: Tensor | None,
+    reduction: str,
+    *,
+    within: torch.dtype | None = None,
+) -> Tensor:
+    """Weigh and reduce an unreduced loss. ``weight`` has its shape; 0 means absent.
+
+    torch adds up pairwise, and needs no more digits than its result has. Generated code adds one by
+    one, and gets them by summing ``within`` a wider dtype.
+    """
     if not isinstance(result, Terms):
-        if weight is None:
+        if weight is None and within is None:
             if reduction == "mean":
                 return result.mean() if result.numel() else result.sum()
             if reduction == "sum":
@@ -56,16 +66,17 @@ def reduce(result: Tensor | Terms, weight: Tensor | None, reduction: str) -> Ten
     if reduction == "none":
         reduced = values
     elif reduction == "sum":
-        reduced = values.sum()
+        reduced = values.sum(dtype=within)
     elif normaliser is None and reduction == "batchmean":
-        reduced = values.sum() / max(_rows(values), 1)
+        reduced = values.sum(dtype=within) / max(_rows(values), 1)
     elif normaliser is None:
-        reduced = values.mean() if values.numel() else values.sum()
+        reduced = values.mean(dtype=within) if values.numel() else values.sum()
     else:
-        total = normaliser.sum()
-        reduced = values.sum() / torch.where(total == 0, torch.ones_like(total), total)
+        total = normaliser.sum(dtype=within)
+        reduced = values.sum(dtype=within) / torch.where(total == 0, torch.ones_like(total), total)
         if reduction == "batchmean":  # so that an absent row counts in neither sum
             reduced = reduced * (values.numel() / max(_rows(values), 1))
+    reduced = reduced.to(values.dtype)
     return safe_sqrt(reduced) if result.root else reduced
 
 

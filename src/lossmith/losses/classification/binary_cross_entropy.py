@@ -13,9 +13,9 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engine.element import one_pass_softplus
-from lossmith.engine.eligible import eager, undefined
-from lossmith.engine.pull import with_pull
+from lossmith.engines.element import one_pass_softplus
+from lossmith.engines.eligible import eager, undefined
+from lossmith.engines.pull import with_pull
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0

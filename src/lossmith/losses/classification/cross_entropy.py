@@ -9,8 +9,8 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_nll, times
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import eager
-from lossmith.engine.row import one_pass_class_nll
+from lossmith.engines.eligible import eager
+from lossmith.engines.row import one_pass_class_nll
 
 
 def one_pass(

@@ -15,8 +15,8 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import eager, sequential
-from lossmith.engine.pull import with_pull
+from lossmith.engines.eligible import eager, sequential
+from lossmith.engines.pull import with_pull
 
 ANY_NUMBER = Interval("number", "be a number")
 

@@ -13,8 +13,8 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import CLASS_LIST
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import eager, sequential
-from lossmith.engine.pull import with_pull
+from lossmith.engines.eligible import eager, sequential
+from lossmith.engines.pull import with_pull
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import undefined
+from lossmith.engines.eligible import undefined
 
 
 def _kernel(

@@ -10,8 +10,8 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engine.element import one_pass_softplus
-from lossmith.engine.eligible import eager
+from lossmith.engines.element import one_pass_softplus
+from lossmith.engines.eligible import eager
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:

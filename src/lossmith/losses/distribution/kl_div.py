@@ -23,7 +23,7 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import undefined
+from lossmith.engines.eligible import undefined
 
 SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"
 

@@ -12,7 +12,7 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import xlogy
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import undefined
+from lossmith.engines.eligible import undefined
 
 
 def _exact(mp, x, y, log_input=True, full=False, eps=1e-8):  # type: ignore[no-untyped-def]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lossmith.core.checks import require_all
 from lossmith.core.numerics import not_below
-from lossmith.engine.eligible import eager
+from lossmith.engines.eligible import eager
 
 
 def to_shape_of_input(input: Any, target: Any, spread: Any) -> tuple[Any, ...]:

@@ -12,8 +12,8 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import eager
-from lossmith.engine.pull import squares_fit, with_pull
+from lossmith.engines.eligible import eager
+from lossmith.engines.pull import squares_fit, with_pull
 
 
 def _cost(input1: Tensor, input2: Tensor, target: Tensor, margin: float) -> Tensor:

@@ -14,8 +14,8 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import safe_norm
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import eager
-from lossmith.engine.pull import squares_fit, with_pull
+from lossmith.engines.eligible import eager
+from lossmith.engines.pull import squares_fit, with_pull
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 EPS = 1e-6

@@ -11,8 +11,8 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engine.eligible import eager
-from lossmith.engine.pull import with_pull
+from lossmith.engines.eligible import eager
+from lossmith.engines.pull import with_pull
 
 # Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
 SMALL = 1 << 14

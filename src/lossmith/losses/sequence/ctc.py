@@ -19,7 +19,7 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.sequences import TOKENS, Lengths
 from lossmith.core.signature import Signature
-from lossmith.engine.eligible import eager
+from lossmith.engines.eligible import eager
 
 IMPOSSIBLE = (
     -1e30

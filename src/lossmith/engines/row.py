@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.numerics import class_nll
-from lossmith.engine.pull import with_pull
+from lossmith.engines.pull import with_pull
 
 
 def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:

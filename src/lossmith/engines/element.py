@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from lossmith.core.numerics import softplus
-from lossmith.engine.pull import SMALL, reduced, with_pull
+from lossmith.engines.pull import SMALL, reduced, with_pull
 
 
 def _plain(input: Tensor, side: Tensor) -> Tensor:

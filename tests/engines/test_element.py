@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lossmith as lm
-from lossmith.engine import element
+from lossmith.engines import element
 
 X = [-1e4, -40.0, -15.0, -1.0, 0.0, 0.5, 3.0, 20.0, 1e4]
 LOSSES = [(lm.soft_margin_loss, 1.0, -1.0), (lm.binary_cross_entropy_with_logits, 1.0, 0.0)]

@@ -1,0 +1,80 @@
+"""Where a checked call is computed: by the loss's own function, unless an engine was chosen."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Card
+from lossmith.core.reduction import Terms, reduce
+from lossmith.core.signature import HALF, Signature
+
+# Up to so many elements a call is never offered to an engine: what an engine does before its
+# kernel starts costs as much as the plain function there.
+SMALL = 1 << 15
+
+
+class Call(NamedTuple):
+    """A call whose arguments are checked, and whose absent samples hold harmless values.
+
+    Attributes:
+        card: The claims of the loss.
+        way: The signature that fits.
+        body: The unreduced loss in plain torch.
+        tensors: The tensors, in the dtype of the caller.
+        options: Keyword arguments of the body.
+        weight: Weight of each sample, or None.
+        reduction: Name of the reduction.
+    """
+
+    card: Card
+    way: Signature
+    body: Callable[..., Tensor | Terms]
+    tensors: tuple[Tensor, ...]
+    options: Mapping[str, Any]
+    weight: Tensor | None
+    reduction: str
+
+    def wide(self, within: torch.dtype | None = None) -> Tensor:
+        """The plain function, weighted and reduced; half precision in float32."""
+        tensors = tuple(t.float() if t.dtype in HALF else t for t in self.tensors)
+        options, weight = self.options, self.weight
+        if weight is not None:  # losses that tie samples together need it inside
+            weight = weight.to(tensors[0].dtype)
+            options = {**options, "sample_weight": weight}
+        return reduce(self.body(*tensors, **options), weight, self.reduction, within=within)
+
+    def compute(self, within: torch.dtype | None = None) -> Tensor:
+        """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
+        dtype, value = self.tensors[0].dtype, self.wide(within)
+        return value.to(dtype) if dtype in HALF else value
+
+    def arguments(self) -> tuple[Tensor, ...]:
+        """Every tensor of the call: its tensors, those among the options, the weight."""
+        options = (value for value in self.options.values() if isinstance(value, Tensor))
+        return (*self.tensors, *options, *(() if self.weight is None else (self.weight,)))
+
+    def over(self, arguments: Sequence[Tensor]) -> "Call":
+        """The same call of other tensors, in the order of :meth:`arguments`."""
+        given = iter(arguments)
+        tensors = tuple(next(given) for _ in self.tensors)
+        options = {k: next(given) if isinstance(v, Tensor) else v for k, v in self.options.items()}
+        weight = None if self.weight is None else next(given)
+        return self._replace(tensors=tensors, options=options, weight=weight)
+
+
+Route = Callable[[Call], Tensor | None]
+_route: Route | None = None
+
+
+def current(elements: int) -> Route | None:
+    """The engine that a call of this size is offered to first; it returns None to decline."""
+    return _route if elements > SMALL else None
+
+
+def follow(route: Route | None) -> Route | None:
+    """Offer every further call of the program to ``route``; returns the one before."""
+    global _route
+    before, _route = _route, route
+    return before

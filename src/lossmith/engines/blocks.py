@@ -1,0 +1,98 @@
+"""A loss in pieces that fit the cache: torch's own kernels, without the way to memory between."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lossmith.core.reduction import Terms
+from lossmith.core.route import Call
+from lossmith.core.signature import HALF
+
+# Elements of the first tensor per piece: a dozen temporaries of them fit the second-level cache
+BLOCK = 1 << 14
+
+
+def divisible(call: Call) -> bool:
+    """Whether the samples are the elements, or the rows along the first dimension."""
+    domains = call.way.tensors.values()
+    if call.reduction == "batchmean":
+        return False
+    if call.way.out == ("*",):
+        first = call.tensors[0]
+        whole = all(d.dims == ("*",) for d in domains)
+        return whole and all(t.ndim == 0 or t.shape == first.shape for t in call.arguments())
+    return call.way.out == ("N",) and all(d.dims[:1] == ("N",) for d in domains)
+
+
+def in_blocks(
+    call: Call, arguments: Sequence[Tensor], needs: tuple[int, ...]
+) -> tuple[tuple[Tensor, ...], Tensor] | None:
+    """Gradients of the arguments that need one, and the reduced value.
+
+    Args:
+        call: A divisible call.
+        arguments: Its tensors, detached.
+        needs: Positions of those that need a gradient.
+
+    Returns:
+        The gradients and the value; None if the mean is not simply that of the values, or an
+        argument that all samples share needs a gradient.
+    """
+    first, by_element = arguments[0], call.way.out == ("*",)
+    options = range(len(call.tensors), len(arguments) - (call.weight is not None))
+    split = [
+        t.shape == first.shape if by_element else i not in options for i, t in enumerate(arguments)
+    ]
+    if not all(split[i] for i in needs):
+        return None
+    flat = [t.reshape(-1) if s and by_element else t for t, s in zip(arguments, split, strict=True)]
+    count = flat[0].shape[0]
+    step = max(1, BLOCK * count // first.numel())
+    divisor = _divisor(call, count)
+    slopes = tuple(torch.empty_like(flat[i]) for i in needs)
+    values: list[Tensor] = []
+    for start in range(0, count, step):
+        rows = slice(start, start + step)
+        part = [t[rows] if s else t for t, s in zip(flat, split, strict=True)]
+        leaves = [part[i].requires_grad_() for i in needs]
+        with torch.enable_grad():
+            value = _value(call.over(part))
+            if value is None:
+                return None
+            value = value / divisor
+            found = torch.autograd.grad(value.sum(), leaves) if needs else ()
+        for slope, each in zip(slopes, found, strict=True):
+            slope[rows] = each
+        values.append(value.detach())
+    if call.reduction == "none":
+        value = torch.cat(values).view(first.shape if by_element else (count,))
+    else:
+        value = torch.stack(values).sum()
+    whole = tuple(slope.view_as(arguments[i]) for i, slope in zip(needs, slopes, strict=True))
+    return whole, value.to(first.dtype)
+
+
+def _value(piece: Call) -> Tensor | None:
+    """The values of a piece, or their sum; None if the mean of the whole is made otherwise."""
+    simple = True
+
+    def body(*tensors: Tensor, **options: object) -> Tensor | Terms:
+        nonlocal simple
+        result = piece.body(*tensors, **options)
+        simple = not isinstance(result, Terms) or result[1:] == (None, None, False)
+        return result
+
+    word = "none" if piece.reduction == "none" else "sum"
+    value = piece._replace(body=body, reduction=word).wide()
+    return value if simple else None
+
+
+def _divisor(call: Call, count: int) -> Tensor | int:
+    if call.reduction != "mean":
+        return 1
+    if call.weight is None:
+        return count
+    weight = call.weight.detach()
+    total = (weight.float() if weight.dtype in HALF else weight).sum()
+    return torch.where(total == 0, 1.0, total)

@@ -1,0 +1,181 @@
+"""Value and gradient of any element or row loss in one pass over memory.
+
+torch runs one kernel per operation, and every kernel of a large loss waits for memory. Here the
+loss, its weights and its reduction, together with their gradient, become one generated kernel
+(``torch.func.grad_and_value`` through Inductor); the backward pass only scales. Without a compiler
+the same is done in blocks that stay in the cache.
+"""
+
+import functools
+import importlib.util
+import os
+import shutil
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lossmith.core.loss import NATIVE_REDUCTION
+from lossmith.core.route import Call
+from lossmith.engines.blocks import divisible, in_blocks
+from lossmith.engines.eligible import eager
+from lossmith.engines.pull import with_pull
+
+How = Literal["compiled", "blocks", "plain"]
+Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
+_NONE = NATIVE_REDUCTION["none"]
+BACKEND = "inductor"
+_kernels: dict[Any, Kernel] = {}
+_failed: dict[Any, str] = {}
+
+
+@dataclass(frozen=True)
+class Path:
+    """How a call is computed, and why.
+
+    Attributes:
+        how: ``"compiled"``: one generated kernel; ``"blocks"``: torch's kernels on pieces that fit
+            the cache; ``"plain"``: the loss as it is without an engine.
+        why: The reason in words.
+    """
+
+    how: How
+    why: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.how}: {self.why}"
+
+
+@functools.cache
+def missing_compiler(device: str) -> str:
+    """What Inductor lacks on this machine to generate kernels for a device; empty if nothing."""
+    if not torch._dynamo.is_dynamo_supported():
+        return "torch.compile does not support this Python"
+    if device == "cpu":
+        known = [name] if (name := os.environ.get("CXX")) else ["g++", "clang++", "cl"]
+        return "" if any(map(shutil.which, known)) else "there is no C++ compiler"
+    return "" if importlib.util.find_spec("triton") else "Triton is not installed"
+
+
+def plan(call: Call, *, compiler: bool = True) -> Path:
+    """Decide how a call is computed."""
+    device = call.tensors[0].device.type
+    if call.card.coupling not in ("element", "row"):
+        return Path("plain", f"the values of a {call.card.coupling} loss hang together")
+    if not eager(*call.arguments()):
+        return Path("plain", "a transform, forward-mode AD or a tensor subclass is at work")
+    if call.reduction == "none" and not _separable(call):
+        return Path("plain", "a tensor that all samples share wants a gradient from each")
+    lacking = missing_compiler(device) if compiler else "blocks were asked for"
+    lacking = lacking or _failed.get(_key(call), "")
+    if not lacking:
+        return Path("compiled", "one generated kernel reads every tensor once")
+    if device != "cpu":
+        return Path("plain", f"{lacking}, and blocks gain nothing outside the CPU")
+    if not divisible(call):
+        return Path("plain", f"{lacking}, and the samples do not come in rows")
+    return Path("blocks", lacking)
+
+
+def run(call: Call, *, compiler: bool = True) -> Tensor | None:
+    """Compute a call by its plan; None leaves it to the loss's own function."""
+    path = plan(call, compiler=compiler)
+    if path.how == "plain":
+        return None
+    given = call.arguments()
+    needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
+    bare = [t.detach() for t in given]
+    if path.how == "compiled":
+        try:
+            slopes, value = _kernel(call, needs)(*bare)
+        except Exception as error:  # whatever a compiler may raise; the next call takes blocks
+            _failed[_key(call)] = f"the compiler failed ({type(error).__name__})"
+            return run(call, compiler=compiler)
+    else:
+        done = in_blocks(call, bare, needs)
+        if done is None:
+            return None
+        slopes, value = done
+    return _connect(call, needs, slopes, value) if needs else value
+
+
+def _connect(
+    call: Call, needs: tuple[int, ...], slopes: tuple[Tensor, ...], value: Tensor
+) -> Tensor:
+    """The value as a node whose backward pass scales the slopes."""
+    given, domains = call.arguments(), tuple(call.way.tensors.values())
+    order = [*needs, *(i for i in range(len(given)) if i not in needs)]
+    template = _template(call)
+
+    def plain(*tensors: Tensor) -> Tensor:
+        each = dict(zip(order, tensors, strict=True))
+        return template.over([each[i] for i in range(len(order))]).compute()
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor) -> Any:
+        # a look at the CPU is free, and a factor of 1 would cost a pass over memory
+        if grad.ndim == 0 and grad.device.type == "cpu" and grad.item() == 1:
+            return slopes
+        pulls: list[Tensor | None] = []
+        for i, slope, need in zip(needs, slopes, needed, strict=True):
+            each = call.way.spread(grad, domains[i], slope.ndim) if grad.ndim else grad
+            assert each is not None  # by the plan
+            pulls.append(slope * each if need else None)
+        return pulls
+
+    leaves = tuple(given[i] for i in needs)
+    others = tuple(given[i] for i in order[len(needs) :])
+    return with_pull(
+        value, _NONE, pull, plain, leaves=leaves, others=others, kept=slopes, done=True
+    )
+
+
+def _template(call: Call) -> Call:
+    """The call without its tensors, which must not live on in a kernel or a graph."""
+    nothing = torch.empty(0)
+    return call.over([nothing] * len(call.arguments()))
+
+
+def _separable(call: Call) -> bool:
+    """Whether every gradient belongs to one sample, to be scaled by a factor of its own."""
+    rows = zip(call.tensors, call.way.tensors.values(), strict=True)
+    own = all(set(call.way.out) <= set(d.dims) for t, d in rows if t.requires_grad)
+    return own and not any(t.requires_grad for t in call.arguments()[len(call.tensors) :])
+
+
+def _key(call: Call, needs: tuple[int, ...] = ()) -> Any:
+    """What a kernel depends on, sizes excepted."""
+    fixed = tuple(
+        (name, None if isinstance(value, Tensor) else repr(value))
+        for name, value in call.options.items()
+    )
+    kinds = tuple((t.dtype, t.ndim, t.device.type) for t in call.arguments())
+    return call.body, fixed, call.weight is None, kinds, call.reduction, needs
+
+
+def _kernel(call: Call, needs: tuple[int, ...]) -> Kernel:
+    key = _key(call, needs)
+    if key not in _kernels:
+        _kernels[key] = _generate(_template(call), needs)
+    return _kernels[key]
+
+
+def _generate(template: Call, needs: tuple[int, ...]) -> Kernel:
+    def total(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        on_cpu = tensors[0].device.type == "cpu"  # a GPU adds up in a tree
+        value = template.over(tensors).compute(torch.float64 if on_cpu else None)
+        return value.sum(), value
+
+    def kernel(*tensors: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        if not needs:
+            return (), total(*tensors)[1]
+        slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*tensors)
+        return slopes, value
+
+    # Dynamo limits the compilations of one code object, whichever loss it runs
+    code = kernel.__code__.replace()
+    own = types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
+    return torch.compile(own, dynamic=True, fullgraph=True, backend=BACKEND)  # type: ignore[return-value]

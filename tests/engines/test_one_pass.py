@@ -1,0 +1,159 @@
+"""The one-pass engine: which calls it takes, functions of one's own, and what it falls back to."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import lossmith as lm
+from lossmith.engines import one_pass
+
+N = 40000  # above the size from which calls are offered to an engine
+
+
+@pytest.fixture
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, N, generator=generator)
+    return x.requires_grad_(), y
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_pass, "BACKEND", "aot_eager")
+    monkeypatch.setattr(one_pass, "_kernels", {})
+    monkeypatch.setattr(one_pass, "_failed", {})
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_same_value_and_gradient(name: str, reduction: str, pair) -> None:
+    x, y = pair
+    weight = torch.arange(N) % 3 / 2
+    expected = lm.huber_loss(x, y, delta=0.5, sample_weight=weight, reduction=reduction)
+    factor = torch.rand_like(expected)
+    (slope,) = torch.autograd.grad(expected, x, factor)
+    with lm.engine(name):
+        value = lm.huber_loss(x, y, delta=0.5, sample_weight=weight, reduction=reduction)
+    assert "Known" in type(value.grad_fn).__name__
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, x, factor)[0], slope)
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_function_of_ones_own(name: str, pair) -> None:
+    x, y = pair
+    cube = lm.one_pass(lambda input, target, k=3: (input - target).abs() ** k, engine=name)
+    value = cube(x, y, k=3, reduction="sum")
+    expected = ((x - y).abs() ** 3).sum()
+    torch.testing.assert_close(value, expected)
+    got, wanted = (torch.autograd.grad(v, x)[0] for v in (value, expected))
+    torch.testing.assert_close(got, wanted)
+    with pytest.raises(ValueError, match="target must have the shape of input"):
+        cube(x, y[:-1])
+    with pytest.raises(TypeError, match="target must be a tensor, got int"):
+        cube(x, 3)
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_rows_of_ones_own_may_differ_in_shape_and_dtype(name: str) -> None:
+    scores = torch.randn(4000, 11, requires_grad=True)
+    index = torch.arange(4000) % 11
+    nll = lm.one_pass(
+        lambda scores, index: -scores.log_softmax(1).gather(1, index[:, None]).squeeze(1),
+        engine=name,
+        coupling="row",
+    )
+    value, expected = nll(scores, index), F.cross_entropy(scores, index)
+    torch.testing.assert_close(value, expected)
+    got, wanted = (torch.autograd.grad(v, scores)[0] for v in (value, expected))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_path_is_explained(pair) -> None:
+    x, y = pair
+
+    def how(*given: object, **options: object) -> str:
+        return str(lm.explain_path(*given, **options))
+
+    assert how(lm.huber_loss, x[:9], y[:9]).startswith("plain: 9 elements")
+    assert how(lm.huber_loss, x, y).startswith("compiled: ")
+    assert how(lm.HuberLoss(), x, y).startswith("compiled: ")
+    assert how(lm.one_pass(lm.huber_loss), x, y).startswith("compiled: ")
+    assert how(lm.rmse_loss, x, y) == "plain: the values of a statistics loss hang together"
+    alpha = torch.tensor(1.5, requires_grad=True)
+    shared = how(lm.barron_loss, x, y, alpha=alpha, reduction="none")
+    assert shared == "plain: a tensor that all samples share wants a gradient from each"
+    assert how(lm.barron_loss, x, y, alpha=alpha).startswith("compiled: ")
+
+
+def test_failing_compiler_leads_to_blocks(pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = pair
+
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("no disk left")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with lm.engine("one_pass"):
+        value = lm.huber_loss(x, y)
+    torch.testing.assert_close(value, F.huber_loss(x, y))
+    assert str(lm.explain_path(lm.huber_loss, x, y)) == (
+        "blocks: the compiler failed (RuntimeError)"
+    )
+
+
+def test_missing_compiler_leads_to_blocks(pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = pair
+    monkeypatch.setattr(one_pass, "missing_compiler", lambda device: "there is no C++ compiler")
+    assert str(lm.explain_path(lm.huber_loss, x, y)) == "blocks: there is no C++ compiler"
+    with lm.engine("one_pass"):
+        torch.testing.assert_close(lm.huber_loss(x, y), F.huber_loss(x, y))
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_higher_derivatives_and_transforms_take_the_plain_function(name: str, pair) -> None:
+    x, y = pair
+    with lm.engine(name):
+        (slope,) = torch.autograd.grad(lm.log_cosh_loss(x, y), x, create_graph=True)
+        (bend,) = torch.autograd.grad(slope.sum(), x)
+        mapped = torch.func.vmap(lambda a, b: lm.huber_loss(a, b))(x.view(2, -1), y.view(2, -1))
+    expected = 1 / torch.cosh(x - y) ** 2 / N
+    torch.testing.assert_close(bend, expected, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(mapped.mean(), F.huber_loss(x, y))
+
+
+def test_one_kernel_serves_all_sizes(pair) -> None:
+    x, y = pair
+    with lm.engine("one_pass"):
+        for size in (N, N - 1, N - 500):
+            lm.huber_loss(x[:size], y[:size])
+    assert len(one_pass._kernels) == 1
+
+
+def test_no_tensor_of_a_call_lives_on() -> None:
+    x, y = torch.randn(N, requires_grad=True), torch.randn(N)
+    watch = weakref.ref(y)
+    with lm.engine("one_pass"):
+        lm.huber_loss(x, y).backward()
+    del y
+    gc.collect()
+    assert watch() is None
+
+
+def test_engine_stays_until_another_is_chosen(pair) -> None:
+    x, y = pair
+    before = lm.engine("blocks")
+    assert "Known" in type(lm.huber_loss(x, y).grad_fn).__name__
+    before.__exit__(None, None, None)
+    assert "Known" not in type(lm.huber_loss(x, y).grad_fn).__name__
+
+
+def test_wrong_names_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"name must be one of .*, got 'fast'"):
+        lm.engine("fast")
+    with pytest.raises(ValueError, match="coupling must be 'element' or 'row', got 'pair'"):
+        lm.one_pass(lambda input, target: input, coupling="pair")
+    with pytest.raises(TypeError, match="function must be a loss or a function, got int"):
+        lm.one_pass(3)
