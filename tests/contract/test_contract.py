@@ -62,9 +62,10 @@ def test_law_in_blocks(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
-def test_law_in_generated_code(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel as it is written; what Inductor makes of it is another test's affair."""
     monkeypatch.setattr(route, "SMALL", 0)
-    monkeypatch.setattr(one_pass, "BACKEND", "aot_eager")  # Inductor takes seconds for each
+    monkeypatch.setattr(one_pass, "_compiled", lambda kernel: kernel)
     with engine("one_pass"):
         law.run(case)
 

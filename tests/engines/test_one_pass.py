@@ -1,5 +1,6 @@
 """The one-pass engine: which calls it takes, functions of one's own, and what it falls back to."""
 
+import functools
 import gc
 import weakref
 
@@ -22,7 +23,8 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_pass, "BACKEND", "aot_eager")
+    quicker = functools.partial(torch.compile, dynamic=True, fullgraph=True, backend="aot_eager")
+    monkeypatch.setattr(one_pass, "_compiled", quicker)
     monkeypatch.setattr(one_pass, "_kernels", {})
     monkeypatch.setattr(one_pass, "_failed", {})
 
@@ -95,7 +97,7 @@ def test_failing_compiler_leads_to_blocks(pair, monkeypatch: pytest.MonkeyPatch)
     def broken(*_: object, **__: object) -> object:
         raise RuntimeError("no disk left")
 
-    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(one_pass, "_compiled", broken)
     with lm.engine("one_pass"):
         value = lm.huber_loss(x, y)
     torch.testing.assert_close(value, F.huber_loss(x, y))

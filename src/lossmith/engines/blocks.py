@@ -61,7 +61,7 @@ def in_blocks(
             if value is None:
                 return None
             value = value / divisor
-            found = torch.autograd.grad(value.sum(), leaves) if needs else ()
+            found = _slopes(value, leaves)
         for slope, each in zip(slopes, found, strict=True):
             slope[rows] = each
         values.append(value.detach())
@@ -86,6 +86,13 @@ def _value(piece: Call) -> Tensor | None:
     word = "none" if piece.reduction == "none" else "sum"
     value = piece._replace(body=body, reduction=word).wide()
     return value if simple else None
+
+
+def _slopes(value: Tensor, leaves: list[Tensor]) -> Sequence[Tensor]:
+    """Gradients of the sum, 0 where nothing depends on a leaf."""
+    if not leaves or not value.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return torch.autograd.grad(value.sum(), leaves, allow_unused=True, materialize_grads=True)
 
 
 def _divisor(call: Call, count: int) -> Tensor | int:

@@ -27,7 +27,6 @@ from lossmith.engines.pull import with_pull
 How = Literal["compiled", "blocks", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
 _NONE = NATIVE_REDUCTION["none"]
-BACKEND = "inductor"
 _kernels: dict[Any, Kernel] = {}
 _failed: dict[Any, str] = {}
 
@@ -178,4 +177,8 @@ def _generate(template: Call, needs: tuple[int, ...]) -> Kernel:
     # Dynamo limits the compilations of one code object, whichever loss it runs
     code = kernel.__code__.replace()
     own = types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
-    return torch.compile(own, dynamic=True, fullgraph=True, backend=BACKEND)  # type: ignore[return-value]
+    return _compiled(own)
+
+
+def _compiled(kernel: Kernel) -> Kernel:
+    return torch.compile(kernel, dynamic=True, fullgraph=True)  # type: ignore[return-value]

@@ -1,0 +1,49 @@
+"""The kernels that Inductor generates: no less accurate than the plain function."""
+
+import pytest
+import torch
+
+import lossmith as lm
+from lossmith.contract.cases import Case, cases
+from lossmith.core import route
+from lossmith.core.catalogue import cards
+from lossmith.core.route import follow
+
+DIMENSIONS = {"N": 70, "C": 33, "D": 12, "L": 20, "K": 5, "M": 7}
+
+
+def served() -> list[Case]:
+    own = (c for c in cards().values() if c.function.__module__.startswith("lossmith.losses."))
+    return [next(cases(c)) for c in own if c.coupling in ("element", "row") and c.differentiable]
+
+
+def outcome(case: Case, tensors: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Value and gradients in float64."""
+    leaves = [t.clone().requires_grad_() if t.is_floating_point() else t for t in tensors]
+    value = case(*leaves)
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
+    slopes = torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True)
+    return [part.detach().double() for part in (value, *slopes)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", served(), ids=str)
+def test_generated_kernel_is_as_accurate_as_the_plain_function(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    tensors = case.sample(7, torch.float32, **DIMENSIONS)
+    path = lm.explain_path(case, *tensors)
+    if path.how != "compiled":
+        pytest.skip(str(path))
+    truth = outcome(case, tuple(t.double() if t.is_floating_point() else t for t in tensors))
+    before = follow(lambda call: call.compute())  # the plain function, and no native kernel
+    try:
+        plain = outcome(case, tensors)
+    finally:
+        follow(before)
+    with lm.engine("one_pass"):
+        generated = outcome(case, tensors)
+    for exact, usual, found in zip(truth, plain, generated, strict=True):
+        allowed = 2 * (usual - exact).abs().max() + 4 * 6e-8 * exact.abs().max()
+        assert (found - exact).abs().max() <= allowed
