@@ -1,5 +1,6 @@
 """``python -m benchmarks``: every table."""
 
-from benchmarks import torch_losses
+from benchmarks import one_pass, torch_losses
 
 torch_losses.main()
+one_pass.main()

@@ -137,8 +137,8 @@ def build(
             plain_call = plain_call and not (isinstance(value, Tensor) and key not in wide)
         eager = not compiling and not transforming() and tensors[0].numel() > 0
         route = None if compiling else route_of(tensors[0].numel())
-        swift = native if plain_call and eager and route is None else None
-        if swift is not None and native_checks:
+        swift = native if plain_call and eager else None
+        if swift is not None and native_checks and route is None:
             try:
                 done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
             except (IndexError, RuntimeError):
@@ -164,12 +164,11 @@ def build(
         seen = absent is None and ignore_index is not None
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
-        if swift is not None and absent is None:
-            done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
-            if done is not None:
-                return done
-        call = Call(card, way, body, tensors, options, weight, reduction)
+        swift = swift if absent is None else None
+        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None)
         done = None if route is None else route(call)
+        if done is None and swift is not None:
+            done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
         return call.compute() if done is None else done
 
     card = replace(card, function=function)

@@ -26,6 +26,7 @@ class Call(NamedTuple):
         options: Keyword arguments of the body.
         weight: Weight of each sample, or None.
         reduction: Name of the reduction.
+        native: Whether a kernel of torch, or one of lossmith's own, is there for it.
     """
 
     card: Card
@@ -35,6 +36,7 @@ class Call(NamedTuple):
     options: Mapping[str, Any]
     weight: Tensor | None
     reduction: str
+    native: bool
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""

@@ -9,8 +9,10 @@ from lossmith.core.reduction import Terms
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
 
-# Elements of the first tensor per piece: a dozen temporaries of them fit the second-level cache
-BLOCK = 1 << 14
+# Elements of the first tensor per piece: a dozen temporaries of them fit the last cache, and the
+# calls per piece no longer count. Measured with Huber's plain function on 4 Mi elements, 2 threads:
+# 16 Ki take 105 ms, 64 Ki 61, 256 Ki 39, 1 Mi 41.
+BLOCK = 1 << 18
 
 
 def divisible(call: Call) -> bool:

@@ -75,6 +75,8 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
         return Path("compiled", "one generated kernel reads every tensor once")
     if device != "cpu":
         return Path("plain", f"{lacking}, and blocks gain nothing outside the CPU")
+    if call.native:
+        return Path("plain", f"{lacking}, and this loss has a kernel that blocks cannot beat")
     if not divisible(call):
         return Path("plain", f"{lacking}, and the samples do not come in rows")
     return Path("blocks", lacking)
