@@ -65,6 +65,7 @@ def test_law_in_blocks(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) 
 def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel as it is written; what Inductor makes of it is another test's affair."""
     monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(one_pass, "WORTH", 0)
     monkeypatch.setattr(one_pass, "_compiled", lambda kernel: kernel)
     with engine("one_pass"):
         law.run(case)

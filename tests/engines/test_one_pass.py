@@ -25,6 +25,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     quicker = functools.partial(torch.compile, dynamic=True, fullgraph=True, backend="aot_eager")
     monkeypatch.setattr(one_pass, "_compiled", quicker)
+    monkeypatch.setattr(one_pass, "WORTH", 0)
     monkeypatch.setattr(one_pass, "_kernels", {})
     monkeypatch.setattr(one_pass, "_failed", {})
 
@@ -74,7 +75,7 @@ def test_rows_of_ones_own_may_differ_in_shape_and_dtype(name: str) -> None:
     torch.testing.assert_close(got, wanted)
 
 
-def test_path_is_explained(pair) -> None:
+def test_path_is_explained(pair, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = pair
 
     def how(*given: object, **options: object) -> str:
@@ -89,6 +90,10 @@ def test_path_is_explained(pair) -> None:
     shared = how(lm.barron_loss, x, y, alpha=alpha, reduction="none")
     assert shared == "plain: a tensor that all samples share wants a gradient from each"
     assert how(lm.barron_loss, x, y, alpha=alpha).startswith("compiled: ")
+    monkeypatch.setattr(one_pass, "WORTH", N + 1)
+    few = how(lm.huber_loss, x, y)
+    assert few == "plain: it has a kernel, which 40000 elements are too few to beat"
+    assert how(lm.log_cosh_loss, x, y).startswith("compiled: ")
 
 
 def test_failing_compiler_leads_to_blocks(pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,9 @@ from lossmith.engines.pull import with_pull
 
 How = Literal["compiled", "blocks", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
+# Elements from which a generated kernel beats torch's own pair of them, launch included; measured
+# with Huber's loss on 2 threads: 2.7 times the time at 64 Ki elements, half of it at 4 Mi
+WORTH = 1 << 19
 _NONE = NATIVE_REDUCTION["none"]
 _kernels: dict[Any, Kernel] = {}
 _failed: dict[Any, str] = {}
@@ -67,6 +70,9 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
         return Path("plain", f"the values of a {call.card.coupling} loss hang together")
     if not eager(*call.arguments()):
         return Path("plain", "a transform, forward-mode AD or a tensor subclass is at work")
+    elements = call.tensors[0].numel()
+    if call.native and elements < WORTH:
+        return Path("plain", f"it has a kernel, which {elements} elements are too few to beat")
     if call.reduction == "none" and not _separable(call):
         return Path("plain", "a tensor that all samples share wants a gradient from each")
     lacking = missing_compiler(device) if compiler else "blocks were asked for"
