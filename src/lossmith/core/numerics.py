@@ -21,6 +21,23 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, 1.0, _SOFTPLUS_LINEAR_FROM)
 
 
+def softplus_sides(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``softplus(x)`` and ``softplus(-x)``, both exact, from one exponential and one logarithm.
+
+    ``softplus(x) = max(x, 0) + softplus(-|x|)``: nothing is subtracted. At 0 all parts take the
+    branch of positive numbers, so that the two slopes there are 1/2 and -1/2.
+    """
+    left = x < 0
+    tail = softplus(torch.where(left, x, -x))
+    return torch.where(left, 0.0, x) + tail, torch.where(left, -x, 0.0) + tail
+
+
+def faded(cost: Tensor, rest: Tensor, gamma: float) -> Tensor:
+    """``cost exp(-gamma rest)``; the cost itself for gamma = 0, though the rest be infinite."""
+    constant = isinstance(gamma, (int, float)) and gamma == 0
+    return cost if constant else cost * torch.exp(-gamma * rest)
+
+
 def log1mexp(x: Tensor) -> Tensor:
     """``log(1 - exp(x))`` for ``x <= 0``; -inf at 0.
 

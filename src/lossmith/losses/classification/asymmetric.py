@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1, softplus, times
+from lossmith.core.numerics import expm1, faded, softplus_sides, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
@@ -91,13 +90,9 @@ def asymmetric_loss(
         >>> lm.asymmetric_loss(logits, labels, reduction="none")
         tensor([0.6931, 0.0245, 0.0000])
     """
-    negative = _clipped(input, gamma_neg, clip) if clip else _faded(input, gamma_neg)
-    return times(target, _faded(-input, gamma_pos)) + times(1 - target, negative)
-
-
-def _faded(margin: Tensor, gamma: float) -> Tensor:
-    """``q^gamma (-log(1 - q))`` of the probability q of error, ``margin = log(q / (1 - q))``."""
-    return softplus(margin) * torch.exp(gamma * F.logsigmoid(margin))
+    against, toward = softplus_sides(input)  # -log(1 - p) and -log p
+    negative = _clipped(input, gamma_neg, clip) if clip else faded(against, toward, gamma_neg)
+    return times(target, faded(toward, against, gamma_pos)) + times(1 - target, negative)
 
 
 def _clipped(input: Tensor, gamma: float, clip: float) -> Tensor:

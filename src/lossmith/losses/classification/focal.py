@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import (
@@ -17,7 +16,13 @@ from lossmith.core.domain import (
 )
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax, class_margin, softplus, times
+from lossmith.core.numerics import (
+    accurate_log_softmax,
+    class_margin,
+    faded,
+    softplus_sides,
+    times,
+)
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature, elementwise
 
@@ -88,16 +93,12 @@ def sigmoid_focal_loss(
         >>> lm.sigmoid_focal_loss(logits, labels, reduction="none")
         tensor([1.7329e-01, 1.0928e-04])
     """
-    positive = times(target, _faded(-input, gamma))
-    negative = times(1 - target, _faded(input, gamma))
+    against, toward = softplus_sides(input)  # -log(1 - p) and -log p
+    positive = times(target, faded(toward, against, gamma))
+    negative = times(1 - target, faded(against, toward, gamma))
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     return positive + negative
-
-
-def _faded(margin: Tensor, gamma: float) -> Tensor:
-    """``(1 - p)^gamma (-log p)`` from ``margin = log((1 - p) / p)``; 0 at minus infinity."""
-    return softplus(margin) * torch.exp(gamma * F.logsigmoid(margin))
 
 
 class SigmoidFocalLoss(Loss):
@@ -174,7 +175,8 @@ def focal_loss(
     """
     dim = 1 if input.ndim > 1 else 0
     if not target.is_floating_point():
-        value = _faded(class_margin(input, target, dim=dim), gamma)
+        nll, odds = softplus_sides(class_margin(input, target, dim=dim))  # odds: -log(1 - p)
+        value = faded(nll, odds, gamma)
         if weight is None:
             return value
         own = weight.to(input)[target]
