@@ -34,7 +34,7 @@ def dimensions(size: int, axes: int) -> dict[str, int]:
 def arguments(case: Case, size: int) -> tuple[torch.Tensor, ...]:
     """Float32 samples of about ``size`` elements in the first argument."""
     first = next(iter(case.way.tensors.values()))
-    dims = dimensions(size, max(2, len(first.dims)))
+    dims = dimensions(size, max(2, len(first.dims) - ("*" in first.dims)))
     # the further dimensions are an element loss's only ones; other losses have none
     star = (dims["N"],) if first.dims == ("*",) else ()
     return case.sample(0, torch.float32, star=star, **dims)
