@@ -14,6 +14,7 @@ from lossmith.contract import ContractError, check_loss
 from lossmith.contract.api import pairs
 from lossmith.contract.cases import Case
 from lossmith.contract.registry import CHECKS
+from lossmith.core import catalogue
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import CLASS, NONNEGATIVE, POSITIVE, REAL, SIGN, Whole
 from lossmith.core.loss import REGISTRY, loss
@@ -137,12 +138,17 @@ def broken(card: Card, function: Callable[..., Any], **claims: Any) -> Case:
 
 BASE, ROW = honest_loss.card, honest_row_loss.card
 DISTANCE, LABEL = honest_distance_loss.card, honest_label_loss.card
+LOGIT = catalogue.card("binary_cross_entropy_with_logits")
 
 
 def lenient(original, *tensors, sample_weight=None, reduction="mean", **options):
     """What one writes in an afternoon: no checks, no weights, broadcasting."""
     value = (torch.as_tensor(tensors[0]) - torch.as_tensor(tensors[1])) ** 2
     return value if reduction == "none" else value.sum() if reduction == "sum" else value.mean()
+
+
+def cancelling(original, input, target, **options):
+    return torch.nn.functional.softplus(input) - input * target
 
 
 def cut(original, input, target, **options):
@@ -366,6 +372,7 @@ PLANTED: dict[str, Callable[[], Case]] = {
     "gradients_are_exact": lambda: broken(BASE, half_gradient),
     "value_and_gradient_are_finite_over_the_domain": lambda: broken(BASE, overflowing),
     "value_and_gradient_are_finite_at_every_scale": lambda: broken(DISTANCE, naive_norm),
+    "infinite_logits_reach_the_limit": lambda: broken(LOGIT, cancelling),
     "gradient_is_finite_where_arguments_coincide": lambda: broken(DISTANCE, naive_norm),
     "loss_is_convex": lambda: broken(BASE, lambda f, *t, **o: f(*t, **o).log1p()),
     "loss_is_symmetric": lambda: broken(BASE, lambda f, x, y, **o: f(x, y, **o) + x),

@@ -40,7 +40,11 @@ class Call(NamedTuple):
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
-        tensors = tuple(t.float() if t.dtype in HALF else t for t in self.tensors)
+        first, *rest = (t.float() if t.dtype in HALF else t for t in self.tensors)
+        if self.card.link in ("logit", "softmax"):  # infinite logits mean certainty, not NaN
+            largest = torch.finfo(first.dtype).max / 4
+            first = first.clamp(-largest if self.card.link == "logit" else None, largest)
+        tensors = (first, *rest)
         options, weight = self.options, self.weight
         if weight is not None:  # losses that tie samples together need it inside
             weight = weight.to(tensors[0].dtype)

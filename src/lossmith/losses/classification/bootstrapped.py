@@ -6,7 +6,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import UNIT, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax, class_nll
+from lossmith.core.numerics import accurate_log_softmax, class_nll, times
 from lossmith.core.reduction import Reduction
 from lossmith.losses.classification.rows import (
     BY_INDEX,
@@ -71,7 +71,7 @@ def soft_bootstrapping_loss(
         tensor([ 0.6931, 25.0000])
     """
     log_p = accurate_log_softmax(input, dim=class_dim(input))
-    entropy = -(log_p.exp() * log_p).sum(class_dim(input))
+    entropy = -times(log_p.exp(), log_p).sum(class_dim(input))
     return beta * target_cost(input, target, lambda nll: nll) + (1 - beta) * entropy
 
 
