@@ -1,5 +1,7 @@
 """Soft margin: the logistic loss of a score and a label of -1 or 1."""
 
+from typing import Any, cast
+
 import torch
 import torch._C._nn as kernels
 from torch import Tensor
@@ -19,7 +21,7 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 
 
 def _few(input: Tensor, target: Tensor) -> Tensor:
-    return kernels.soft_margin_loss(input, target, NATIVE_REDUCTION["none"])
+    return cast(Any, kernels).soft_margin_loss(input, target, NATIVE_REDUCTION["none"])
 
 
 def _value(x: Tensor, y: Tensor, out: Tensor, slope: Tensor, margin: Tensor, tail: Tensor) -> None:
