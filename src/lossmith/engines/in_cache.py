@@ -64,7 +64,7 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
 
     On the CPU only, where a look at the values is free, and for targets without a gradient.
     """
-    if target.requires_grad or input.device.type != "cpu" or not eager(input, target):
+    if target.requires_grad or not input.is_cpu or not eager(input, target):
         return None
     if formula.few is not None and input.numel() <= SMALL:
         return _in_few_kernels(formula, input, target, reduction)

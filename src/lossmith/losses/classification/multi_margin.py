@@ -30,7 +30,7 @@ def _kernel(
     margin: float,
 ) -> Tensor | None:
     """The kernel of torch with the derivatives that it lacks. It is finite for NaN scores."""
-    simple = input.ndim == 2 and input.device.type == "cpu" and eager(input)
+    simple = input.ndim == 2 and input.is_cpu and eager(input)
     if not simple or not math.isfinite(input.detach().sum().item()):
         return None
     scores = sequential(input.detach())
