@@ -141,3 +141,30 @@ def test_the_graph_does_not_grow_with_the_steps() -> None:
             seen.add(node)
             todo.extend(parent for parent, _ in node.next_functions)
     assert len(seen) <= 4
+
+
+@pytest.mark.parametrize("loss", [lm.ctc_loss, lm.ctc_with_logits_loss])
+def test_a_compiled_graph_does_not_grow_with_the_steps(loss) -> None:
+    sizes: list[int] = []
+
+    def backend(module: Any, _: Any) -> Any:
+        sizes.append(len(module.graph.nodes))
+        return module.forward
+
+    for steps in (9, 40):
+        torch._dynamo.reset()
+        scores, *rest = ragged(steps=steps)
+        rest[0].clamp_(max=steps)
+        arguments = scores.log_softmax(2).requires_grad_(), *rest
+        value = torch.compile(loss, fullgraph=True, backend=backend)(*arguments, zero_infinity=True)
+        torch.testing.assert_close(value, loss(*arguments, zero_infinity=True))
+    assert sizes[0] == sizes[1]
+
+
+def test_a_compiled_hessian_is_that_of_the_plain_function() -> None:
+    scores, *rest = ragged(2, steps=4, classes=4)
+    rest = [rest[0][:1, :2], torch.tensor([4]), torch.tensor([2])]
+    hessian = torch.func.hessian(lambda leaf: lm.ctc_with_logits_loss(leaf, *rest))
+    torch._dynamo.reset()
+    found = torch.compile(hessian, fullgraph=True, backend="eager")(scores[:, :1])
+    torch.testing.assert_close(found, hessian(scores[:, :1]))

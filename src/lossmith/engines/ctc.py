@@ -6,13 +6,13 @@ and the walks of :mod:`lossmith.engines.alignments`, by multiplication or in log
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lossmith.engines.alignments import in_logarithms, multiplied
-from lossmith.engines.eligible import eager
+from lossmith.engines.eligible import eager, transformed
 from lossmith.engines.pull import with_pull
 
 # States of a step for each thread, below which torch's kernel, state by state, is the faster one.
@@ -67,6 +67,8 @@ def one_pass_ctc(
         zero_infinity: Whether infinite losses count 0; they have no gradient either way.
     """
     scores = batch.scores
+    if torch.compiler.is_compiling() and not transformed() and factor is None:
+        return opaque(*batch)[0]
     if not (scores.numel() and eager(scores)):
         return None
     wanted = scores.requires_grad and torch.is_grad_enabled()
@@ -87,6 +89,43 @@ def one_pass_ctc(
         kept=tuple(kept),
         done=True,
     )
+
+
+@torch.library.custom_op("lossmith::ctc", mutates_args=())
+def opaque(
+    scores: Tensor, targets: Tensor, steps: Tensor, symbols: Tensor, blank: int, logits: bool
+) -> tuple[Tensor, Tensor]:
+    """The losses and their gradient as one node of a compiled graph.
+
+    A compiler would unroll the walk, and take longer the longer the sequences are.
+    """
+    batch = Batch(scores, targets, steps, symbols, blank, logits)
+    value, slope, *index = _by_walk(batch, True, None)
+    if index:
+        (slope,) = _pull_symbols(torch.ones_like(value), (True,), (scores,), slope, *index)
+    return value, slope.contiguous()
+
+
+@opaque.register_fake
+def _shapes(
+    scores: Tensor, targets: Tensor, steps: Tensor, symbols: Tensor, blank: int, logits: bool
+) -> tuple[Tensor, Tensor]:
+    return scores.new_empty(scores.shape[1], dtype=torch.float64), scores.new_empty(scores.shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+
+
+def _opaque_pull(ctx: Any, grad: Tensor | None, second: Tensor | None) -> tuple[Any, ...]:
+    if second is not None:
+        raise NotImplementedError("CTC in a compiled graph has no second derivative")
+    (slope,) = ctx.saved_tensors
+    return None if grad is None else _pull(grad, (True,), (), slope)[0], *[None] * 5
+
+
+opaque.register_autograd(_opaque_pull, setup_context=_keep)
 
 
 def _by_torch(batch: Batch, wanted: bool, factor: Tensor | None) -> tuple[Tensor, ...] | None:
