@@ -14,6 +14,7 @@ from torch import Tensor
 from lossmith.engines.alignments import in_logarithms, multiplied
 from lossmith.engines.eligible import eager, transformed
 from lossmith.engines.pull import with_pull
+from lossmith.engines.softmax import Softmax
 
 # States of a step for each thread, below which torch's kernel, state by state, is the faster one.
 # It works in logarithms, whose errors float32 does not show, and float64 does.
@@ -188,47 +189,5 @@ def _by_walk(batch: Batch, wanted: bool, factor: Tensor | None) -> tuple[Tensor,
         posterior.mul_(factor.unsqueeze(1))
     if soft is None:
         return value, posterior.neg_().to(scores.dtype), index
-    slope = soft.minus(posterior, index, factor)
+    slope = soft.minus(posterior, index, 1.0 if factor is None else factor.unsqueeze(1))
     return value, slope.masked_fill_(batch.outside() | (value == math.inf).unsqueeze(1), 0.0)
-
-
-class Softmax(NamedTuple):
-    """A softmax whose digits are kept where a class has nearly all the probability.
-
-    Attributes:
-        others: Probabilities with 0 for the likeliest class, ``(T, N, C)``.
-        own: Probability of the likeliest class, ``(T, N, 1)``; rounding may leave a sum off 1.
-        top: The likeliest class.
-        rest: Sum of the others.
-    """
-
-    others: Tensor
-    own: Tensor
-    top: Tensor
-    rest: Tensor
-
-    @classmethod
-    def of(cls, scores: Tensor) -> "Softmax":
-        """Along the last dimension."""
-        share = torch.softmax(scores, 2)
-        own, top = share.max(2, keepdim=True)
-        others = share.scatter_(2, top, 0.0)
-        return cls(others, own, top, others.sum(2, keepdim=True))
-
-    def normaliser(self, scores: Tensor) -> Tensor:
-        """Logarithm of the sum of the exponentials, in float64."""
-        return scores.gather(2, self.top) + torch.log1p(self.rest.double() / self.own)
-
-    def minus(self, posterior: Tensor, index: Tensor, factor: Tensor | None) -> Tensor:
-        """The difference to the posteriors of some classes, in the place of ``others``.
-
-        That of the likeliest class is the negative sum over the other classes, where nothing
-        cancels.
-        """
-        places = index.expand_as(posterior)
-        each = 1.0 if factor is None else factor.unsqueeze(1)
-        total = self.own + self.rest
-        apart = torch.where(places == self.top, 0.0, posterior).sum(2, keepdim=True)
-        slope = self.others.mul_((each / total).to(total.dtype))
-        slope.scatter_add_(2, places, posterior.neg().to(slope.dtype))
-        return slope.scatter_(2, self.top, (apart - each * (self.rest / total)).to(slope.dtype))

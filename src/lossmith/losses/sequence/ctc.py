@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, fail_type, require_all, require_range
+from lossmith.core.checks import fail, fail_type, require_range
 from lossmith.core.domain import FLAG, LOG_PROBABILITIES, REAL, Whole
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
-from lossmith.core.sequences import TOKENS, Lengths
+from lossmith.core.sequences import TOKENS, Lengths, checked_symbols
 from lossmith.core.signature import Signature
 from lossmith.engines.ctc import Batch, one_pass_ctc
 from lossmith.engines.eligible import eager
@@ -58,19 +58,6 @@ def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any)
         rows = list(targets.split(counts)) or [targets]
         targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)[: len(counts)]
     return scores, targets, *given
-
-
-def _checked(targets: Tensor, lengths: Tensor, classes: int, blank: int) -> Tensor:
-    """Targets with the blank behind their ends; refuses other blanks, and missing symbols."""
-    if not 0 <= blank < classes:
-        fail("blank", f"be a class index in [0, {classes - 1}]", blank)
-    inside = torch.arange(targets.shape[-1], device=targets.device) < lengths.unsqueeze(-1)
-    present = torch.where(inside, targets, blank)
-    top = classes - 1
-    require_range("targets", f"be a class index in [0, {top}]", present, 0, top)
-    holds = (present != blank) == inside
-    require_all("targets", f"differ from the blank {blank}", holds, present)
-    return present
 
 
 def _plain(
@@ -132,7 +119,7 @@ def _ctc(
     if alone:
         scores, targets = scores.unsqueeze(1), targets.unsqueeze(0)
         lengths = input_lengths.unsqueeze(0), target_lengths.unsqueeze(0)
-    present = _checked(targets, lengths[1], scores.shape[2], blank)
+    present = checked_symbols(targets, lengths[1], scores.shape[2], blank)
     plain = functools.partial(_plain, blank=blank, logits=logits)
     value = one_pass_ctc(Batch(scores, present, *lengths, blank, logits), plain)
     if value is None:
