@@ -205,6 +205,7 @@ if TYPE_CHECKING:
         ctc_loss,
         ctc_with_logits_loss,
     )
+    from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -288,6 +289,7 @@ __all__ = [
     "PolyLoss",
     "PseudoHuberLoss",
     "RMSELoss",
+    "RNNTLoss",
     "RankNetLoss",
     "SigLIPLoss",
     "SigmoidFocalLoss",
@@ -391,6 +393,7 @@ __all__ = [
     "pseudo_huber_loss",
     "ranknet_loss",
     "rmse_loss",
+    "rnnt_loss",
     "siglip_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
@@ -487,6 +490,7 @@ _HOME = {
     "PolyLoss": "lossmith.losses.classification.poly",
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
+    "RNNTLoss": "lossmith.losses.sequence.rnnt",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
@@ -590,6 +594,7 @@ _HOME = {
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
+    "rnnt_loss": "lossmith.losses.sequence.rnnt",
     "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
