@@ -20,27 +20,36 @@ class Matched:
     Args:
         partner: Column of the partner of each row.
         absent: Which rows and columns are absent; None if none is.
-        alone: Row i leaves out column i: both sides are the same vectors.
+        views: Rows per sample; with several, both sides are the same vectors, view by view, and a
+            row leaves its own column out.
     """
 
     copies = 2
 
     def __init__(
-        self, partner: Tensor, absent: Tensor | None, dtype: torch.dtype, *, alone: bool = False
+        self, partner: Tensor, absent: Tensor | None, dtype: torch.dtype, *, views: int = 1
     ) -> None:
-        self.partner, self.absent, self.alone = partner, absent, alone
+        self.partner, self.absent, self.views = partner, absent, views
         self.lowest = torch.finfo(dtype).min / 4  # adds nothing to any sum, and is no infinity
 
     def apart(self, scores: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Columns and scores of the partners; whatever is left out of ``scores`` gets lowest."""
         column = self.partner[place].unsqueeze(1)
         own = scores.gather(1, column)
-        if self.alone:
+        if self.views > 1:
             scores.scatter_(1, place.unsqueeze(1), self.lowest)
         if self.absent is not None:
             out = self.absent[place].unsqueeze(1) | self.absent
             scores.masked_fill_(out, self.lowest)
         return column, own
+
+    def finish(self, values: Tensor) -> Tensor:
+        """The mean over the views."""
+        return values if self.views == 1 else values.view(self.views, -1).mean(0)
+
+    def spread(self, force: Tensor) -> Tensor:
+        """Even shares for the views."""
+        return force if self.views == 1 else (force / self.views).repeat(self.views)
 
 
 class Softmax(Matched):
@@ -55,10 +64,10 @@ class Softmax(Matched):
         absent: Tensor | None,
         dtype: torch.dtype,
         *,
-        alone: bool = False,
+        views: int = 1,
         columns: bool = False,
     ) -> None:
-        super().__init__(partner, absent, dtype, alone=alone)
+        super().__init__(partner, absent, dtype, views=views)
         self.looks = columns
         if columns:
             self.own, self.others, self.total = partner.new_zeros((3, len(partner)), dtype=dtype)
@@ -78,7 +87,7 @@ class Softmax(Matched):
     def finish(self, values: Tensor) -> Tensor:
         """With the part of the columns, now that they are complete."""
         if not self.looks:
-            return values
+            return super().finish(values)
         return 0.5 * (values + softplus(self._columns() - self.own))
 
     def _columns(self) -> Tensor:
@@ -108,10 +117,6 @@ class Sigmoid(Matched):
     """The sum of the logistic losses of a row: 1 for the partner, 0 for the others."""
 
     looks = False
-
-    def finish(self, values: Tensor) -> Tensor:
-        """No row knows of another."""
-        return values
 
     def value(self, scores: Tensor, place: Tensor) -> Tensor:
         """Softplus of each score, of the opposite one for the partner."""

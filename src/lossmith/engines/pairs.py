@@ -33,6 +33,43 @@ BUDGET = {"cpu": 1 << 24, "cuda": 1 << 25}
 LEAST = 128
 
 
+class Sides(NamedTuple):
+    """Two sets of vectors, whose scores are ``left @ right.T / temperature + bias``."""
+
+    left: Tensor
+    right: Tensor
+    temperature: float | Tensor = 1.0
+    bias: float | Tensor = 0.0
+
+    def scores(self) -> Tensor:
+        """All scores at once, ``(N, M)``."""
+        _, _, temperature, bias = self
+        scores = self.left @ self.right.mT
+        scores = scores / temperature if _acts(temperature, 1) else scores
+        return scores + bias if _acts(bias, 0) else scores
+
+    def stripe(self, part: slice, out: Tensor) -> Tensor:
+        """The scores of some rows of ``left``, in the memory of ``out``."""
+        left, right, temperature, bias = self.detached()
+        scores = torch.mm(left[part], right.mT, out=out)
+        scores = scores.div_(temperature) if _acts(temperature, 1) else scores
+        return scores.add_(bias) if _acts(bias, 0) else scores
+
+    def detached(self) -> "Sides":
+        """The same without a graph."""
+        left, right, *rest = self
+        numbers = (part.detach() if isinstance(part, Tensor) else part for part in rest)
+        return Sides(left.detach(), right.detach(), *numbers)
+
+    def wanted(self) -> list[bool]:
+        """Which of the four pass a gradient on."""
+        return [isinstance(part, Tensor) and part.requires_grad for part in self]
+
+
+def _acts(constant: float | Tensor, neutral: int) -> bool:
+    return isinstance(constant, Tensor) or constant != neutral
+
+
 class Step(Protocol):
     """What becomes of a stripe of products.
 
@@ -49,7 +86,11 @@ class Step(Protocol):
         ...
 
     def finish(self, values: Tensor) -> Tensor:
-        """The values of all rows, after the last stripe."""
+        """The values of the samples, from those of all rows, after the last stripe."""
+        ...
+
+    def spread(self, force: Tensor) -> Tensor:
+        """What pulls at the samples, passed on to the rows."""
         ...
 
     def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
@@ -58,58 +99,52 @@ class Step(Protocol):
 
 
 class Rows:
-    """A step in plain torch, ``rows(scores, place)``, differentiated by autograd."""
+    """A step in plain torch, ``rows(scores, place)``, differentiated by autograd.
 
-    copies = 8
+    Every row is a sample, unless ``total`` is given: then they all add up to a single value, which
+    ``total`` makes of their sum without changing its slope.
+    """
+
     looks = False
 
-    def __init__(self, rows: Callable[[Tensor, Tensor], Tensor | Terms]) -> None:
-        self.value = rows
+    def __init__(
+        self,
+        rows: Callable[[Tensor, Tensor], Tensor | Terms],
+        *,
+        copies: int = 10,
+        total: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.rows, self.copies, self.total = rows, copies, total
+
+    def of(self, sides: Sides) -> Tensor | Terms:
+        """The whole loss at once."""
+        scores = sides.scores()
+        if scores.shape[0] == 0:  # a largest element of nothing is not there to be taken
+            return scores.sum(1)
+        values = self.rows(scores, torch.arange(scores.shape[0], device=scores.device))
+        return self.finish(values) if isinstance(values, Tensor) else values
+
+    def value(self, scores: Tensor, place: Tensor) -> Tensor | Terms:
+        """The rows at ``place``."""
+        return self.rows(scores, place)
 
     def finish(self, values: Tensor) -> Tensor:
-        """No row knows of another."""
-        return values
+        """Each row by itself, or the total."""
+        return values if self.total is None else self.total(values.sum())
+
+    def spread(self, force: Tensor) -> Tensor:
+        """Each row by itself; a single number for all broadcasts."""
+        return force
 
     def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
         """By autograd, within the stripe."""
         with torch.enable_grad():
             leaf = scores.detach().requires_grad_()
-            result = self.value(leaf, place)
+            result = self.rows(leaf, place)
             values = result.loss if isinstance(result, Terms) else result
-            (slope,) = torch.autograd.grad(values, leaf, force[place])
+            pull = force[place] if force.ndim else force.expand_as(values)
+            (slope,) = torch.autograd.grad(values, leaf, pull)
         return result, slope
-
-
-class Sides(NamedTuple):
-    """Two sets of vectors, whose scores are ``left @ right.T / temperature + bias``."""
-
-    left: Tensor
-    right: Tensor
-    temperature: float | Tensor = 1.0
-    bias: float | Tensor = 0.0
-
-    def scores(self) -> Tensor:
-        """All scores at once, ``(N, M)``."""
-        return self.left @ self.right.mT / self.temperature + self.bias
-
-    def stripe(self, part: slice, out: Tensor) -> Tensor:
-        """The scores of some rows of ``left``, in the memory of ``out``."""
-        left, right, temperature, bias = self.detached()
-        scores = torch.mm(left[part], right.mT, out=out)
-        scores = scores.div_(temperature) if _acts(temperature, 1) else scores
-        return scores.add_(bias) if _acts(bias, 0) else scores
-
-    def detached(self) -> "Sides":
-        """The same without a graph."""
-        return Sides(*(part.detach() if isinstance(part, Tensor) else part for part in self))
-
-    def wanted(self) -> list[bool]:
-        """Which of the four pass a gradient on."""
-        return [isinstance(part, Tensor) and part.requires_grad for part in self]
-
-
-def _acts(constant: float | Tensor, neutral: int) -> bool:
-    return isinstance(constant, Tensor) or constant != neutral
 
 
 class Swept(NamedTuple):
@@ -125,16 +160,15 @@ class Pairs:
     """The engine of a loss of pairs; the function on its card is the truth it has to equal.
 
     Attributes:
-        sides: ``sides(*tensors, **options)`` returns the :class:`Sides`, in plain torch.
-        step: ``step(*tensors, sample_weight, **options)`` returns the :class:`Step`.
-        fold: Turns values of rows into those of samples; linear.
+        sides: ``sides(*tensors, **options)`` returns the :class:`Sides`, in plain torch;
+            ``sample_weight`` is among the options.
+        step: ``step(*tensors, **options)`` returns the :class:`Step`.
         stacked: All tensors of real numbers are stacked into both sides.
         learnable: Options that ``sides`` passes a gradient to.
     """
 
     sides: Callable[..., Sides]
     step: Callable[..., Step]
-    fold: Callable[[Tensor], Tensor] = lambda values: values
     stacked: bool = False
     learnable: tuple[str, ...] = ()
 
@@ -160,16 +194,13 @@ class Pairs:
         needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
         once = bool(needs) and call.reduction != "none"  # else the forces are known too late
         bare = call.over([t.detach().float() if t.dtype in HALF else t.detach() for t in given])
-        step = self.step(*bare.tensors, sample_weight=bare.weight, **self._options(bare))
+        step = self.step(*bare.tensors, **self._options(bare))
         slopes: tuple[Tensor, ...] = ()
         if once:
             swept, slopes = self._pulled(bare, needs, step, None)
         else:
             swept = _sweep(self.sides(*bare.tensors, **self._options(bare)), step)
-        terms = Terms(
-            self.fold(step.finish(swept.values)),
-            None if swept.normaliser is None else self.fold(swept.normaliser),
-        )
+        terms = Terms(step.finish(swept.values), swept.normaliser)
         weight = None if bare.weight is None else bare.weight.to(terms.loss.dtype)
         value = reduce(terms, weight, call.reduction).to(dtype)
         if call.reduction == "mean":
@@ -189,11 +220,11 @@ class Pairs:
         return connect(call, needs, value, pull, slopes) if needs else value
 
     def _options(self, call: Call) -> dict[str, Any]:
-        """All options of a call, the defaults of its function among them."""
-        keywords = inspect.signature(call.body).parameters
-        rest = {"sample_weight", "reduction"}
-        named = {k: p.default for k, p in keywords.items() if p.kind is p.KEYWORD_ONLY}
-        return {k: call.options.get(k, v) for k, v in named.items() if k not in rest}
+        """All options of a call and its weights, the defaults of its function among them."""
+        named = inspect.signature(call.body).parameters.values()
+        every = {p.name: p.default for p in named if p.kind is p.KEYWORD_ONLY}
+        del every["reduction"]
+        return {**every, **call.options, "sample_weight": call.weight}
 
     def _pulled(
         self, call: Call, needs: tuple[int, ...], step: Step, grad: Tensor | None
@@ -203,12 +234,11 @@ class Pairs:
         own = call.over(list(leaves.values()))
         with torch.enable_grad():
             sides = self.sides(*own.tensors, **self._options(own))
-            rows = torch.zeros_like(sides.left[:, 0]).requires_grad_()
-            samples = self.fold(rows)
-        force = torch.ones_like(samples) if grad is None else grad
+        samples = call.way.out_shape(call.tensors, call.way.sizes(call.tensors))
+        force = sides.left.new_ones(samples) if grad is None else grad
         if call.weight is not None:
             force = force * call.weight.to(force.dtype)
-        (force,) = torch.autograd.grad(samples, rows, force)
+        force = step.spread(force)
         if step.looks and grad is None:
             _sweep(sides, step)
         swept = _sweep(sides, step, force)
@@ -219,8 +249,8 @@ class Pairs:
 @torch.no_grad()
 def _sweep(sides: Sides, step: Step, force: Tensor | None = None) -> Swept:
     """Pass over all stripes; with ``force``, one number per row, for slopes as well."""
-    left, right, temperature, _ = sides.detached()
-    count, columns = left.shape[0], right.shape[0]
+    left = sides.left.detach()
+    count, columns = len(left), len(sides.right)
     room = BUDGET["cpu" if left.device.type == "cpu" else "cuda"]
     fit = room // (columns * left.element_size() * step.copies)
     rows = min(count, max(LEAST, fit))
@@ -269,7 +299,7 @@ class _Pull:
 
     def slopes(self) -> list[Tensor]:
         """By those of the four that want one."""
-        _, _, temperature, bias = self.sides
+        temperature = self.sides.temperature
         if _acts(temperature, 1):
             self.left.div_(temperature)
             self.right.div_(temperature)

@@ -32,9 +32,7 @@ def _nll(own: Tensor, scores: Tensor, left_out: Tensor) -> Tensor:
     return softplus(torch.logsumexp(torch.where(left_out, lowest, scores), 1) - own)
 
 
-def _query_and_key(
-    query: Tensor, key: Tensor, *, temperature: float | Tensor, **_: Any
-) -> Sides:
+def _query_and_key(query: Tensor, key: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
     return Sides(unit(query), unit(key), _one(temperature))
 
 
@@ -114,21 +112,15 @@ class InfoNCELoss(Loss):
     function = staticmethod(info_nce_loss)
 
 
-def _views(view1: Tensor, view2: Tensor, *, temperature: float | Tensor) -> Sides:
+def _views(view1: Tensor, view2: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
     both = torch.cat((unit(view1), unit(view2)))
     return Sides(both, both, _one(temperature))
 
 
-def _other_view(
-    view1: Tensor, view2: Tensor, *, sample_weight: Tensor | None, **_: Any
-) -> Softmax:
+def _other_view(view1: Tensor, view2: Tensor, *, sample_weight: Tensor | None, **_: Any) -> Softmax:
     place = torch.arange(2 * len(view1), device=view1.device)
     absent = None if sample_weight is None else (sample_weight == 0).repeat(2)
-    return Softmax(place.roll(len(view1)), absent, view1.dtype, alone=True)
-
-
-def _of_samples(views: Tensor) -> Tensor:
-    return 0.5 * views.view(2, -1).sum(0)
+    return Softmax(place.roll(len(view1)), absent, view1.dtype, views=2)
 
 
 @loss(
@@ -146,7 +138,7 @@ def _of_samples(views: Tensor) -> Tensor:
         avoid_when="the two sides are of different kinds, such as image and text",
         source="Chen, Kornblith, Norouzi and Hinton 2020, arXiv:2002.05709",
     ),
-    engine=Pairs(_views, _other_view, _of_samples, stacked=True, learnable=("temperature",)),
+    engine=Pairs(_views, _other_view, stacked=True, learnable=("temperature",)),
 )
 def nt_xent_loss(
     view1: Tensor,
@@ -188,7 +180,7 @@ def nt_xent_loss(
     if sample_weight is not None:
         left_out = left_out | (sample_weight == 0).repeat(2)
     own = scores.diagonal(count).repeat(2)
-    return _of_samples(_nll(own, scores, left_out))
+    return 0.5 * _nll(own, scores, left_out).view(2, count).sum(0)
 
 
 class NTXentLoss(Loss):

@@ -19,7 +19,7 @@ from lossmith.engines.pairs import Pairs, Sides
 
 
 def _image_and_text(
-    image: Tensor, text: Tensor, *, temperature: float | Tensor, bias: float | Tensor
+    image: Tensor, text: Tensor, *, temperature: float | Tensor, bias: float | Tensor, **_: Any
 ) -> Sides:
     for name, value in (("temperature", temperature), ("bias", bias)):
         if isinstance(value, Tensor) and value.numel() != 1:
