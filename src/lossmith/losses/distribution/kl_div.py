@@ -31,7 +31,7 @@ SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"
 def _native(
     input: Tensor, target: Tensor, reduction: int, log_target: bool = False
 ) -> Tensor | None:
-    if input.device.type != "cpu" or target.requires_grad:  # whose gradient at 0 would be NaN
+    if not input.is_cpu or target.requires_grad:  # whose gradient at 0 would be NaN
         return None
     rows = reduction == NATIVE_REDUCTION["batchmean"]
     value = torch.kl_div(
