@@ -12,6 +12,7 @@ arithmetic. More rows gain nothing, and lose as soon as the stripe no longer sta
 it gets ``BUDGET`` bytes. ``LEAST`` rows of M products are fewer than the vectors have elements.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -206,10 +207,12 @@ class Pairs:
         if call.reduction == "mean":
             slopes = tuple(slope.div_(_divisor(terms, weight)) for slope in slopes)
 
+        again = None if once else functools.partial(self._pulled, bare, needs, step)
+
         def pull(grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor) -> Any:
             found = slopes
-            if not once:
-                found = self._pulled(bare, needs, step, grad.to(terms.loss.dtype))[1]
+            if again is not None:
+                found = again(grad)[1]
             elif grad.device.type != "cpu" or grad.item() != 1:  # a look at the CPU is free
                 found = tuple(slope * grad for slope in slopes)
             return [
@@ -235,7 +238,7 @@ class Pairs:
         with torch.enable_grad():
             sides = self.sides(*own.tensors, **self._options(own))
         samples = call.way.out_shape(call.tensors, call.way.sizes(call.tensors))
-        force = sides.left.new_ones(samples) if grad is None else grad
+        force = sides.left.new_ones(samples) if grad is None else grad.to(sides.left.dtype)
         if call.weight is not None:
             force = force * call.weight.to(force.dtype)
         force = step.spread(force)
@@ -303,7 +306,7 @@ class _Pull:
         if _acts(temperature, 1):
             self.left.div_(temperature)
             self.right.div_(temperature)
-        each = (self.left, self.right, -self.along / temperature**2, self.all)
+        each = (self.left, self.right, -self.along / temperature / temperature, self.all)
         return [
             found if found.ndim > 1 else found.to(part.dtype).view_as(part)
             for found, part, wanted in zip(each, self.sides, self.wanted, strict=True)
