@@ -37,6 +37,7 @@ def loss(
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
+    widens: bool = False,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
     """Register a function that returns an unreduced loss, and give it everything else.
 
@@ -58,6 +59,8 @@ def loss(
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
+        widens: The function takes half precision and infinite logits as they are, and widens them
+            itself, piece by piece; its result may be wider than its tensors.
 
     Returns:
         A decorator.
@@ -76,7 +79,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        function = build(card, body, native, native_checks, arrange)
+        function = build(card, body, native, native_checks, arrange, widens)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -90,6 +93,7 @@ def build(
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
+    widens: bool = False,
 ) -> Callable[..., Tensor]:
     """What :func:`loss` makes of a function, without an entry in the catalogue."""
     name = body.__name__
@@ -165,7 +169,8 @@ def build(
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         swift = swift if absent is None else None
-        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None)
+        fast = swift is not None
+        call = Call(card, way, body, tensors, options, weight, reduction, fast, widens)
         done = None if route is None else route(call)
         if done is None and swift is not None:
             done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)

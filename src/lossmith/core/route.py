@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
+from lossmith.core.numerics import finite_logits
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.signature import HALF, Signature
 
@@ -27,6 +28,7 @@ class Call(NamedTuple):
         weight: Weight of each sample, or None.
         reduction: Name of the reduction.
         native: Whether a kernel of torch, or one of lossmith's own, is there for it.
+        widens: Whether the body takes half precision and infinite logits as they are.
     """
 
     card: Card
@@ -37,24 +39,27 @@ class Call(NamedTuple):
     weight: Tensor | None
     reduction: str
     native: bool
+    widens: bool = False
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
-        first, *rest = (t.float() if t.dtype in HALF else t for t in self.tensors)
-        if self.card.link in ("logit", "softmax"):  # infinite logits mean certainty, not NaN
-            largest = torch.finfo(first.dtype).max / 4
-            first = first.clamp(-largest if self.card.link == "logit" else None, largest)
-        tensors = (first, *rest)
+        tensors = self.tensors
+        work = torch.float32 if tensors[0].dtype in HALF else tensors[0].dtype
+        if not self.widens:
+            first, *rest = (t.float() if t.dtype in HALF else t for t in tensors)
+            if self.card.link in ("logit", "softmax"):
+                first = finite_logits(first, both_ends=self.card.link == "logit")
+            tensors = (first, *rest)
         options, weight = self.options, self.weight
         if weight is not None:  # losses that tie samples together need it inside
-            weight = weight.to(tensors[0].dtype)
+            weight = weight.to(work)
             options = {**options, "sample_weight": weight}
         return reduce(self.body(*tensors, **options), weight, self.reduction, within=within)
 
     def compute(self, within: torch.dtype | None = None) -> Tensor:
         """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
         dtype, value = self.tensors[0].dtype, self.wide(within)
-        return value.to(dtype) if dtype in HALF else value
+        return value if value.dtype is dtype else value.to(dtype)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Every tensor of the call: its tensors, those among the options, the weight."""

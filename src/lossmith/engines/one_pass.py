@@ -24,7 +24,7 @@ from lossmith.engines.blocks import divisible, in_blocks
 from lossmith.engines.eligible import eager
 from lossmith.engines.pull import with_pull
 
-How = Literal["compiled", "blocks", "plain"]
+How = Literal["compiled", "blocks", "triton", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
 # Elements from which a generated kernel beats torch's own pair of them, launch included; measured
 # with Huber's loss on 2 threads: 2.7 times the time at 64 Ki elements, half of it at 4 Mi
@@ -40,7 +40,8 @@ class Path:
 
     Attributes:
         how: ``"compiled"``: one generated kernel; ``"blocks"``: torch's kernels on pieces that fit
-            the cache; ``"plain"``: the loss as it is without an engine.
+            the cache; ``"triton"``: kernels of lossmith's own on a GPU; ``"plain"``: the loss as it
+            is without an engine.
         why: The reason in words.
     """
 
@@ -182,10 +183,16 @@ def _generate(template: Call, needs: tuple[int, ...]) -> Kernel:
         slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*tensors)
         return slopes, value
 
-    # Dynamo limits the compilations of one code object, whichever loss it runs
+    return _compiled(alone(kernel))
+
+
+def alone(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy with a code object of its own.
+
+    Dynamo limits the compilations of one code object, whichever loss it runs.
+    """
     code = kernel.__code__.replace()
-    own = types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
-    return _compiled(own)
+    return types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
 
 
 def _compiled(kernel: Kernel) -> Kernel:
