@@ -2,9 +2,10 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ParamSpec
+from typing import Any, NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from lossmith.core.checks import (
 )
 from lossmith.core.domain import Vector
 from lossmith.core.reduction import Terms
-from lossmith.core.route import Call
+from lossmith.core.route import Call, Engine
 from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
@@ -37,7 +38,7 @@ def loss(
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
-    widens: bool = False,
+    engine: Engine | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
     """Register a function that returns an unreduced loss, and give it everything else.
 
@@ -59,8 +60,8 @@ def loss(
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
-        widens: The function takes half precision and infinite logits as they are, and widens them
-            itself, piece by piece; its result may be wider than its tensors.
+        engine: Offered each checked call outside of a compiler, whatever its weights, dtypes and
+            options.
 
     Returns:
         A decorator.
@@ -79,7 +80,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        function = build(card, body, native, native_checks, arrange, widens)
+        function = build(card, body, native, native_checks, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -93,20 +94,15 @@ def build(
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
-    widens: bool = False,
+    engine: Engine | None = None,
 ) -> Callable[..., Tensor]:
     """What :func:`loss` makes of a function, without an entry in the catalogue."""
     name = body.__name__
     signature = inspect.signature(body)
     card = replace(card, name=name)
     count = len(card.tensors)
-    rules = card.options
-    vectors = tuple((key, rule) for key, rule in rules.items() if isinstance(rule, Vector))
-    wide = {key for key, _ in vectors}
-    reductions = card.reductions
     ignore = signature.parameters.get("ignore_index")
-    deciding = tuple(card.signatures[0].when)  # options that say which signature holds
-    fits: dict[Any, _Fit] = {}
+    plans: dict[Any, _Plan] = {}
 
     @functools.wraps(body)
     def function(
@@ -117,31 +113,30 @@ def build(
     ) -> Tensor:
         if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
-        for key, value in options.items():
-            rule = rules.get(key)
-            if rule is None:
-                known = ", ".join((*rules, "sample_weight", "reduction"))
-                raise TypeError(f"{name}() takes {known} by keyword, got {key}")
-            rule.check_option(key, value)
+        # A training loop makes the same call again and again, and working out what it is costs as
+        # much as a small torch kernel. Under compile sizes may be symbols without a hash.
+        compiling = torch.compiler.is_compiling()
+        key = None if compiling else _key(tensors, reduction, options)
+        plan = None if key is None else plans.get(key)
+        if plan is None:
+            plan = _plan(card, tensors, reduction, options, arrange)
+            if key is not None:
+                if len(plans) >= 1000:
+                    plans.clear()
+                plans[key] = plan
+        way, sizes = plan.way, plan.sizes
+        for rule, option in plan.looks:
+            rule.check_option(option, options[option])
         if arrange is not None:
             tensors = arrange(*tensors)
-        compiling = torch.compiler.is_compiling()
-        known = None if compiling else fits
-        way, sizes, one_dtype, casts = _fit(card, tensors, options, deciding, known)
-        for index, wanted in casts:
+        for index, wanted in plan.casts:
             tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
-        for key, rule in vectors:
-            rule.check_sizes(key, options.get(key), sizes)
-        if reduction not in reductions:
-            fail("reduction", f"be one of {', '.join(map(repr, reductions))}", reduction)
 
-        dtype = tensors[0].dtype
-        plain_call = sample_weight is None and one_dtype and dtype not in HALF
-        for key, value in options.items():  # kernels take numbers, and know no gradient to them
-            plain_call = plain_call and not (isinstance(value, Tensor) and key not in wide)
-        eager = not compiling and not transforming() and tensors[0].numel() > 0
-        route = None if compiling else route_of(tensors[0].numel())
-        swift = native if plain_call and eager else None
+        # an engine of the loss's own has its own idea of what is small
+        route = None if compiling else route_of(plan.elements if engine is None else sys.maxsize)
+        swift = native if plan.kernel and sample_weight is None else None
+        if swift is not None and (compiling or transforming()):
+            swift = None
         if swift is not None and native_checks and route is None:
             try:
                 done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
@@ -169,9 +164,10 @@ def build(
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         swift = swift if absent is None else None
-        fast = swift is not None
-        call = Call(card, way, body, tensors, options, weight, reduction, fast, widens)
+        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None, engine)
         done = None if route is None else route(call)
+        if done is None and engine is not None and not compiling:
+            done = engine(call)
         if done is None and swift is not None:
             done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
         return call.compute() if done is None else done
@@ -183,40 +179,80 @@ def build(
     return function
 
 
-_Fit = tuple[Signature, dict[str, int], bool, tuple[tuple[int, torch.dtype], ...]]
+class _Plan(NamedTuple):
+    """What a call is, whatever the values of its tensors.
+
+    Attributes:
+        way: The signature that fits.
+        sizes: The sizes of its named dimensions.
+        casts: What whole numbers have to become: position and dtype.
+        looks: Options whose values have to be looked at in each call.
+        kernel: Whether dtypes and options are such that a native kernel could serve.
+        elements: Of the first tensor.
+    """
+
+    way: Signature
+    sizes: dict[str, int]
+    casts: tuple[tuple[int, torch.dtype], ...]
+    looks: tuple[tuple[Any, str], ...]
+    kernel: bool
+    elements: int
 
 
-def _fit(
+def _key(tensors: tuple[Any, ...], reduction: str, options: dict[str, Any]) -> Any:
+    """What the plan of a call depends on; None if something has no shape or no hash."""
+    try:
+        # the class too: 1 equals True, and is not the same to every rule
+        given = tuple(
+            [
+                (name, value.shape, value.dtype)
+                if isinstance(value, Tensor)
+                else (name, value, value.__class__)
+                for name, value in options.items()
+            ]
+        )
+        key = (reduction, given, *[t.shape for t in tensors], *[t.dtype for t in tensors])
+        hash(key)
+    except (AttributeError, TypeError):
+        return None
+    return key
+
+
+def _plan(
     card: Card,
     tensors: tuple[Any, ...],
+    reduction: str,
     options: dict[str, Any],
-    deciding: tuple[str, ...],
-    known: dict[Any, _Fit] | None,
-) -> _Fit:
-    """The signature, the sizes, whether all floats share a dtype, and what has to be cast.
-
-    Remembered per shapes: a training loop calls with the same ones again and again, and working
-    this out costs as much as a small torch kernel. Under compile (``known`` is None) sizes may be
-    symbols without a hash.
-    """
-    key: Any = None
-    if known is not None:
-        try:
-            key = tuple([(tensor.shape, tensor.dtype) for tensor in tensors])
-            if deciding:
-                key = (key, tuple([options.get(name) for name in deciding]))
-            fit = known.get(key)
-        except (AttributeError, TypeError):  # not all tensors, or an option without a hash
-            fit = key = None
-        if fit is not None:
-            return fit
+    arrange: Callable[..., tuple[Any, ...]] | None,
+) -> _Plan:
+    """Check options, dtypes and shapes."""
+    rules = card.options
+    for key, value in options.items():
+        rule = rules.get(key)
+        if rule is None:
+            known = ", ".join((*rules, "sample_weight", "reduction"))
+            raise TypeError(f"{card.name}() takes {known} by keyword, got {key}")
+        rule.check_option(key, value)
+    if arrange is not None:
+        tensors = arrange(*tensors)
     way = card.match(tensors, options)
-    fit = (way, way.sizes(tensors), way.one_dtype(tensors), way.casts(tensors))
-    if known is not None and key is not None:
-        if len(known) >= 1000:
-            known.clear()
-        known[key] = fit
-    return fit
+    sizes = way.sizes(tensors)
+    # kernels take numbers, and know no gradient to them
+    learnable = False
+    for key, rule in rules.items():
+        value = options.get(key)
+        if isinstance(rule, Vector):
+            rule.check_sizes(key, value, sizes)
+        elif isinstance(value, Tensor):
+            learnable = True
+    if reduction not in card.reductions:
+        fail("reduction", f"be one of {', '.join(map(repr, card.reductions))}", reduction)
+    whole = way.one_dtype(tensors) and tensors[0].dtype not in HALF
+    elements = tensors[0].numel()
+    looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
+    return _Plan(
+        way, sizes, way.casts(tensors), looks, whole and not learnable and elements > 0, elements
+    )
 
 
 def _bind(

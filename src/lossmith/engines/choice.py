@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor
 
 from lossmith.core.card import Card, Coupling
@@ -15,23 +14,12 @@ from lossmith.core.loss import build
 from lossmith.core.module import Loss
 from lossmith.core.route import SMALL, Call, Route, follow
 from lossmith.core.signature import Signature
-from lossmith.engines import statistics
 from lossmith.engines.one_pass import Path, plan, run
 
 Name = Literal["plain", "one_pass", "blocks"]
-
-
-def _one_pass(call: Call) -> Tensor | None:
-    """The engine that generates kernels, for sums as well."""
-    if call.widens:
-        with statistics.generating():
-            return call.compute()
-    return run(call)
-
-
 ENGINES: dict[str, Route | None] = {
     "plain": None,
-    "one_pass": _one_pass,
+    "one_pass": run,
     "blocks": functools.partial(run, compiler=False),
 }
 
@@ -142,12 +130,7 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
     seen: list[Path] = []
 
     def record(call: Call) -> None:
-        if not call.widens:
-            seen.append(plan(call))
-            return
-        with torch.no_grad(), statistics.generating(asked=True):
-            call.compute()
-        seen.extend(path for path in [statistics.last_path()] if path)
+        seen.append(plan(call))
 
     before = follow(record)
     try:

@@ -131,7 +131,7 @@ class _Part(NamedTuple):
         """``-log own``; where that vanishes, the distance to the largest logit is most of it."""
         value = (self.rest / self.own).log1p_()
         tiny = torch.finfo(value.dtype).tiny
-        if value.device.type == "cpu" and self.own.min().item() <= tiny:
+        if value.device.type == "cpu" and bool((self.own <= tiny).any()):
             logits = self.logits.to(value.dtype)
             top, at = logits.max(1, keepdim=True)
             label = self.label.long().clamp_(0, logits.shape[1] - 1)

@@ -5,8 +5,7 @@ needs no more than the derivatives of the loss by them. Both work on pieces that
 that neither probabilities nor masks of a whole image ever exist.
 """
 
-from collections.abc import Generator
-from contextlib import contextmanager
+import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -14,57 +13,73 @@ from torch import Tensor
 
 from lossmith.core import route
 from lossmith.core.loss import NATIVE_REDUCTION
+from lossmith.core.reduction import reduce
+from lossmith.core.route import Call
 from lossmith.engines import generated_label_maps as generated
 from lossmith.engines.eligible import eager, undefined
 from lossmith.engines.label_maps import LabelMaps
-from lossmith.engines.one_pass import Path, missing_compiler
+from lossmith.engines.one_pass import Path, missing_compiler, run
 from lossmith.engines.passes import COLUMNS, Measure, Passes, pieces
 from lossmith.engines.pull import with_pull
 
-_last: Path | None = None
-_generating: bool | None = False  # None: plan to, and leave it at that
+MOST_CLASSES = 1024  # of a kernel on a GPU, which holds all of a position at once
 _failed: dict[Any, str] = {}
 
 
-@contextmanager
-def generating(*, asked: bool = False) -> Generator[None]:
-    """Let sums be made by generated kernels in here, where a compiler is at hand.
+class Regions:
+    """The engine of region losses, for calls with their tensors as they come.
 
-    ``asked`` is for who wants to know the plan, and not to wait for the compiler.
+    Half precision is widened and infinite logits are noticed piece by piece, where the plain
+    function would begin with a copy of everything.
     """
-    global _generating
-    before, _generating = _generating, None if asked else True
-    try:
-        yield
-    finally:
-        _generating = before
+
+    def plan(self, call: Call) -> Path:
+        """How the sums of a call would be computed, and why."""
+        input, target = call.tensors
+        return _plan(input, target, call.card.link == "softmax", compiler=True)
+
+    def __call__(self, call: Call) -> Tensor | None:
+        """The value, connected to its arguments; None where logits are NaN or infinite."""
+        input, target = call.tensors
+        path = _plan(input, target, call.card.link == "softmax", compiler=False)
+        if path.how == "plain":
+            return None
+        options, weight = call.options, call.weight
+        if weight is not None:
+            options = {**options, "sample_weight": weight}
+            weight = weight.double()
+        value = reduce(call.body(*call.tensors, **options), weight, call.reduction)
+        if value.device.type == "cpu" and undefined(value):
+            return None
+        return value.to(input.dtype)
 
 
-def plan(input: Tensor, target: Tensor, measure: Measure) -> Path:
-    """How the sums of a call are computed, and why."""
+REGIONS = Regions()
+
+
+def _plan(input: Tensor, target: Tensor, by_class: bool, *, compiler: bool) -> Path:
     elements, device = input.numel(), input.device.type
     if elements <= route.SMALL:
         few = f"{elements} elements, and up to {route.SMALL} an engine gains nothing"
         return Path("plain", few)
     if not eager(input, target):
-        return Path("plain", "a transform, forward-mode AD, a compiler or a subclass is at work")
+        return Path("plain", "a compiler, a transform, forward-mode AD or a subclass is at work")
+    labels = by_class and not target.is_floating_point()
     if device == "cpu":
         blocks = Path("blocks", "sums piece by piece, then the gradient from the sums")
-        if _generating is False or not _fills_pieces(input, target, measure):
+        few = input.shape[1] <= generated.MOST_CLASSES if labels else False
+        if not (compiler and few and input[0, 0].numel() >= generated.PIECE):
             return blocks
-        lacking = missing_compiler(device) or _failed.get(_key(input, measure), "")
+        lacking = missing_compiler(device) or _failed.get((input.shape[1], input.dtype), "")
         return Path("blocks", lacking) if lacking else Path("compiled", "a kernel for each pass")
     if device != "cuda":
         return Path("plain", f"there is no kernel for {device}")
-    if measure.by_class and target.is_floating_point():
-        return Path("plain", "there is no kernel for memberships")
+    if (by_class and not labels) or target.requires_grad:
+        return Path("plain", "there is no kernel for memberships, or for the slope of a target")
+    if by_class and input.shape[1] > MOST_CLASSES:
+        return Path("plain", f"there is no kernel for more than {MOST_CLASSES} classes")
     lacking = missing_compiler(device)
     return Path("plain", lacking) if lacking else Path("triton", "a kernel for each pass")
-
-
-def last_path() -> Path | None:
-    """How the latest sums were computed."""
-    return _last
 
 
 def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
@@ -76,37 +91,36 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
             ``input``.
         measure: Which sums.
     """
-    global _last
-    path = _last = plan(input, target, measure)
+    chosen = route.current(sys.maxsize) is run
+    path = _plan(input, target, measure.by_class, compiler=chosen)
     if path.how == "plain":
         return measure.plain(input, target)
-    by_hand = path.how == "blocks" or _generating is None
-    passes = _passes("blocks" if by_hand else path.how, target, measure)
+    passes = _passes(path.how, target, measure)
 
     def flat(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if not measure.by_class:
             return positions(input, 1).unsqueeze(1), positions(target, 1).unsqueeze(1)
         return positions(input, 2), positions(target, 1 + (target.ndim == input.ndim))
 
+    def failing(error: Exception) -> None:
+        """By hand from now on, whatever a compiler may raise; other errors are errors."""
+        if path.how != "compiled":
+            raise error
+        _failed[input.shape[1], input.dtype] = f"the compiler failed ({type(error).__name__})"
+
     try:
         value = passes.sums(*flat(input.detach(), target.detach()))
-    except Exception as error:  # whatever a compiler may raise; the next call takes blocks
-        if path.how != "compiled":
-            raise
-        _failed[_key(input, measure)] = f"the compiler failed ({type(error).__name__})"
+    except Exception as error:
+        failing(error)
         return region_sums(input, target, measure)
-    if value.device.type == "cpu" and undefined(value):
-        _last = Path("plain", "the logits are NaN or infinite")
-        return measure.plain(input, target)
     learns = target.is_floating_point()
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *kept: Tensor) -> tuple[Tensor | None, ...]:
         both = (*leaves, *kept)
         try:
             found = passes.slopes(*flat(*both), grad, needed)
-        except Exception:
-            if path.how != "compiled":
-                raise
+        except Exception as error:
+            failing(error)
             found = LabelMaps(measure).slopes(*flat(*both), grad, needed)
         pairs = zip(found, both, strict=False)
         return tuple(None if slope is None else slope.reshape(of.shape) for slope, of in pairs)
@@ -125,17 +139,6 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
 def positions(tensor: Tensor, start: int) -> Tensor:
     """All dimensions from ``start`` on as one; a new one if there are none."""
     return tensor.flatten(start) if tensor.ndim > start else tensor.unsqueeze(-1)
-
-
-def _fills_pieces(input: Tensor, target: Tensor, measure: Measure) -> bool:
-    """Whether the generated kernels, which are of one size, suit an image."""
-    labels = measure.by_class and not target.is_floating_point()
-    classes = input.shape[1]
-    return labels and classes <= generated.MOST_CLASSES and input[:1, :1].numel() >= generated.PIECE
-
-
-def _key(input: Tensor, measure: Measure) -> Any:
-    return input.shape[1], input.dtype, measure[1:]
 
 
 def _passes(how: str, target: Tensor, measure: Measure) -> Passes:

@@ -8,6 +8,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
 from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
@@ -52,7 +53,7 @@ SOURCE = "Isensee 2018, arXiv:1809.10486"
         avoid_when="probabilities have to be calibrated: cross-entropy alone is proper",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def dice_ce_loss(
     input: Tensor,
@@ -158,7 +159,7 @@ class DiceCELoss(Loss):
         avoid_when="probabilities have to be calibrated: cross-entropy alone is proper",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def dice_bce_loss(
     input: Tensor,

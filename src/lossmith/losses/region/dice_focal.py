@@ -8,6 +8,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
 from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
@@ -50,7 +51,7 @@ SOURCE = "Zhu 2018, arXiv:1808.05238"
         avoid_when="probabilities have to be calibrated: focusing bends them",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def dice_focal_loss(
     input: Tensor,
@@ -157,7 +158,7 @@ class DiceFocalLoss(Loss):
         avoid_when="probabilities have to be calibrated: focusing bends them",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def binary_dice_focal_loss(
     input: Tensor,

@@ -8,6 +8,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, POSITIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
 from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
@@ -54,7 +55,7 @@ SOURCE = "Abraham 2018, arXiv:1810.07842"
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def focal_tversky_loss(
     input: Tensor,
@@ -152,7 +153,7 @@ class FocalTverskyLoss(Loss):
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def binary_focal_tversky_loss(
     input: Tensor,

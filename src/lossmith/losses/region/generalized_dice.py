@@ -7,6 +7,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS
 from lossmith.losses.region.statistics import RegionStatistics
 
@@ -37,7 +38,7 @@ from lossmith.losses.region.statistics import RegionStatistics
         avoid_when="images often lack a class: its false alarms weigh as much as the rarest region",
         source="Sudre 2017, arXiv:1707.03237",
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def generalized_dice_loss(
     input: Tensor,

@@ -8,6 +8,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
 from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
@@ -44,7 +45,7 @@ SOURCE = "Rahman 2016, doi:10.1007/978-3-319-50835-1_22"
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def jaccard_loss(
     input: Tensor,
@@ -123,7 +124,7 @@ class JaccardLoss(Loss):
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def binary_jaccard_loss(
     input: Tensor,

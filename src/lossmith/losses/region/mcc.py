@@ -8,6 +8,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
 from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
@@ -45,7 +46,7 @@ SOURCE = "Abhishek 2020, arXiv:2010.13454"
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def mcc_loss(
     input: Tensor,
@@ -120,7 +121,7 @@ class MCCLoss(Loss):
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def binary_mcc_loss(
     input: Tensor,

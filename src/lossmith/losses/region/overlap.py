@@ -15,9 +15,8 @@ from lossmith.core.checks import fail
 from lossmith.core.domain import LABEL_MAP, REAL, UNIT
 from lossmith.core.numerics import (
     accurate_log_softmax,
-    class_nll,
+    class_margin,
     faded,
-    finite_logits,
     softplus_sides,
     times,
 )
@@ -46,14 +45,14 @@ class Pixels(NamedTuple):
         inside: Probability p that the position belongs to the region.
         outside: 1 - p, with its own digits where p is close to 1; only right where t is not 0.
         mask: Target t in [0, 1].
-        count: Number of positions that count, in all or by sample, ``(N, 1)``.
+        number: Number of positions that count, in all or by sample, ``(N, 1)``.
         cost: ``-t (1 - p)^gamma log p``, for a sigmoid with its like for ``1 - t``; or None.
     """
 
     inside: Tensor
     outside: Tensor
     mask: Tensor
-    count: Tensor | int
+    number: Tensor | int
     cost: Tensor | None = None
 
 
@@ -64,14 +63,15 @@ def class_pixels(
     if input.shape[1] < 2:
         rule = "have two or more classes in dimension 1 (for one logit per position: binary_...)"
         fail("input", rule, input.shape[1])
-    logits = finite_logits(_wide(positions(input, 2)), both_ends=False)
+    logits = _wide(positions(input, 2))
     if target.is_floating_point():
         inside, mask = logits.softmax(1), _wide(positions(target, 2))
         outside = _complement(inside)
         cost = None
         if gamma is not None:
-            nll = -accurate_log_softmax(logits, dim=1)
-            cost = times(mask, times(_power(outside, gamma), nll))
+            # an absent class may cost infinitely much
+            nll = torch.where(mask == 0, 0.0, -accurate_log_softmax(logits, dim=1))
+            cost = mask * _power(outside, gamma) * nll
         return Pixels(inside, outside, mask, mask.shape[-1], cost)
     label = positions(target, 1).unsqueeze(1).long()
     present = label != ignore_index
@@ -85,28 +85,30 @@ def class_pixels(
     rest = inside.scatter(1, label, 0.0).sum(1, keepdim=True)  # 1 - p of the labelled class
     cost = None
     if gamma is not None:
-        nll = class_nll(logits, label.squeeze(1)).unsqueeze(1)
-        nll = torch.where(present, times(_power(rest, gamma), nll), 0.0)
+        margin = class_margin(logits, label.squeeze(1)).unsqueeze(1)
+        nll, odds = softplus_sides(margin)  # -log p and -log(1 - p)
+        nll = torch.where(present, faded(nll, margin.sigmoid(), odds, gamma), 0.0)
         cost = torch.zeros_like(inside).scatter(1, label, nll)
     return Pixels(
         inside=torch.where(present, inside, 0.0),
         outside=torch.where(present, rest, 0.0).expand_as(inside),
         mask=torch.zeros_like(inside).scatter(1, label, present.to(inside.dtype)),
-        count=present.sum(-1).to(inside.dtype),
+        number=present.sum(-1).to(inside.dtype),
         cost=cost,
     )
 
 
 def mask_pixels(input: Tensor, target: Tensor, gamma: float | None = None) -> Pixels:
     """Sigmoid; every member is ``(N, 1, positions)``."""
-    logits = finite_logits(_wide(positions(input, 1).unsqueeze(1)), both_ends=True)
+    logits = _wide(positions(input, 1).unsqueeze(1))
     mask = _wide(positions(target, 1).unsqueeze(1)).to(logits.dtype)
+    inside, outside = logits.sigmoid(), (-logits).sigmoid()
     cost = None
     if gamma is not None:
         against, toward = softplus_sides(logits)  # -log(1 - p) and -log p
-        cost = times(mask, faded(toward, against, gamma))
-        cost = cost + times(1 - mask, faded(against, toward, gamma))
-    return Pixels(logits.sigmoid(), (-logits).sigmoid(), mask, mask.shape[-1], cost)
+        cost = times(mask, faded(toward, outside, against, gamma))
+        cost = cost + times(1 - mask, faded(against, inside, toward, gamma))
+    return Pixels(inside, outside, mask, mask.shape[-1], cost)
 
 
 def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:

@@ -8,6 +8,7 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import SOFT_MASK
 from lossmith.losses.region.statistics import RegionStatistics
 
@@ -28,7 +29,7 @@ from lossmith.losses.region.statistics import RegionStatistics
         avoid_when="batches are small, or probabilities have to be calibrated",
         source="Benedict 2021, arXiv:2108.10566",
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def soft_f1_loss(
     input: Tensor,

@@ -62,7 +62,7 @@ class RegionStatistics:
         """The statistics of a softmax over dimension 1.
 
         Args:
-            input: Logits, ``(N, C, *)`` with two or more classes, floating point.
+            input: Logits, ``(N, C, *)`` with two or more classes, floating point, finite or -inf.
             target: Label map, class indices in [0, C-1], ``(N, *)``, integers; or memberships in
                 [0, 1] with the shape of ``input``, floating point.
             ignore_index: Positions of a label map with this value count nowhere.
@@ -96,7 +96,8 @@ class RegionStatistics:
         """The statistics of a sigmoid, one class.
 
         Args:
-            input: Logits, ``(N, *)``, floating point; all dimensions after the first are one mask.
+            input: Logits, ``(N, *)``, floating point, finite; all dimensions after the first are
+                one mask.
             target: Masks in [0, 1], same shape as ``input``, any real dtype or bool.
             squared: Whether to sum ``(p - t)^2``; without it that sum is 0.
             gamma: Sum the binary focal loss of the positions, 0 for cross-entropy; None for 0.
@@ -217,7 +218,7 @@ def over_classes(
 
 def _sums(pixels: Pixels, squared: bool) -> Tensor:
     """The sums in the order of the columns."""
-    inside, outside, mask, count, cost = pixels
+    inside, outside, mask, number, cost = pixels
     nothing = torch.zeros_like(inside[..., 0])
     gap = nothing
     if squared:
@@ -230,6 +231,6 @@ def _sums(pixels: Pixels, squared: bool) -> Tensor:
         gap,
         nothing if cost is None else cost.sum(-1),
         mask.sum(-1),
-        nothing + count,
+        nothing + number,
     )
     return torch.stack(columns, -1)

@@ -8,6 +8,7 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, POSITIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.statistics import REGIONS
 from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
 from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
@@ -51,7 +52,7 @@ SOURCE = "Salehi 2017, arXiv:1706.05721"
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def tversky_loss(
     input: Tensor,
@@ -140,7 +141,7 @@ class TverskyLoss(Loss):
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
     ),
-    widens=True,
+    engine=REGIONS,
 )
 def binary_tversky_loss(
     input: Tensor,
