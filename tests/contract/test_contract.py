@@ -107,6 +107,13 @@ def test_law_in_tiles(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -
     law.run(case)
 
 
+@pytest.mark.parametrize(("law", "case"), everything("statistics", slow=True))
+def test_law_in_two_passes(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(passes, "BLOCK", 12)  # several pieces of these small tensors
+    law.run(case)
+
+
 @pytest.mark.parametrize("card", own(), ids=lambda card: card.name)
 def test_every_structured_loss_has_an_oracle(card: Card) -> None:
     assert card.coupling == "element" or oracle(card) is not None
