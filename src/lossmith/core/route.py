@@ -1,7 +1,7 @@
 """Where a checked call is computed: by the loss's own function, unless an engine was chosen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,18 @@ from lossmith.core.signature import HALF, Signature
 # Up to so many elements a call is never offered to an engine: what an engine does before its
 # kernel starts (0.3 ms) costs as much as the plain function there.
 SMALL = 1 << 15
+
+
+class Engine(Protocol):
+    """A loss's own way to compute a call; it returns None to decline."""
+
+    def __call__(self, call: "Call") -> Tensor | None:
+        """The value, connected to its arguments."""
+        ...
+
+    def plan(self, call: "Call") -> Any:
+        """How it would compute a call, and why, for ``explain_path``."""
+        ...
 
 
 class Call(NamedTuple):
@@ -27,6 +39,7 @@ class Call(NamedTuple):
         weight: Weight of each sample, or None.
         reduction: Name of the reduction.
         native: Whether a kernel of torch, or one of lossmith's own, is there for it.
+        engine: The engine that the loss itself names.
     """
 
     card: Card
@@ -37,6 +50,7 @@ class Call(NamedTuple):
     weight: Tensor | None
     reduction: str
     native: bool
+    engine: Engine | None = None
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
