@@ -22,7 +22,7 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call
 from lossmith.engines.blocks import divisible, in_blocks
 from lossmith.engines.eligible import eager
-from lossmith.engines.pull import with_pull
+from lossmith.engines.pull import Pull, with_pull
 
 How = Literal["compiled", "blocks", "tiles", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
@@ -117,13 +117,7 @@ def _connect(
     call: Call, needs: tuple[int, ...], slopes: tuple[Tensor, ...], value: Tensor
 ) -> Tensor:
     """The value as a node whose backward pass scales the slopes."""
-    given, domains = call.arguments(), tuple(call.way.tensors.values())
-    order = [*needs, *(i for i in range(len(given)) if i not in needs)]
-    template = _template(call)
-
-    def plain(*tensors: Tensor) -> Tensor:
-        each = dict(zip(order, tensors, strict=True))
-        return template.over([each[i] for i in range(len(order))]).compute()
+    domains = tuple(call.way.tensors.values())
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor) -> Any:
         # a look at the CPU is free, and a factor of 1 would cost a pass over memory
@@ -136,11 +130,24 @@ def _connect(
             pulls.append(slope * each if need else None)
         return pulls
 
+    return connect(call, needs, value, pull, slopes)
+
+
+def connect(
+    call: Call, needs: tuple[int, ...], value: Tensor, pull: Pull, kept: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """The reduced value as a node whose backward pass is ``pull``, of the arguments ``needs``."""
+    given = call.arguments()
+    order = [*needs, *(i for i in range(len(given)) if i not in needs)]
+    template = _template(call)
+
+    def plain(*tensors: Tensor) -> Tensor:
+        each = dict(zip(order, tensors, strict=True))
+        return template.over([each[i] for i in range(len(order))]).compute()
+
     leaves = tuple(given[i] for i in needs)
     others = tuple(given[i] for i in order[len(needs) :])
-    return with_pull(
-        value, _NONE, pull, plain, leaves=leaves, others=others, kept=slopes, done=True
-    )
+    return with_pull(value, _NONE, pull, plain, leaves=leaves, others=others, kept=kept, done=True)
 
 
 def _template(call: Call) -> Call:
