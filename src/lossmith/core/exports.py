@@ -35,6 +35,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.engines.choice": ("engine", "explain_path", "one_pass"),
     "lossmith.teach.explain": ("explain",),
     "lossmith.teach.inspect": ("inspect",),
+    "lossmith.transform.linear_head": ("linear_head",),
 }
 
 HEAD = '''"""lossmith: the loss-function layer for PyTorch.
