@@ -33,7 +33,7 @@ from lossmith.engines.row_passes import Rows, Swift, by_autograd, by_terms, inne
 # 13 s F / B: with s = 4 and F / B = 10 on a CPU, s = 2 and F / B = 200 on a large GPU
 ENOUGH_ON_CPU = 512
 ENOUGH = 4096
-LEAST_MEMORY = 1 << 26
+LEAST_MEMORY = 1 << 24
 # What a pass by autograd holds at its height, in blocks of logits
 TEMPORARIES = 6
 
@@ -52,8 +52,9 @@ class Task(NamedTuple):
         call: The whole, with the weights and the reduction.
         row: The row loss of logits, as its user calls it.
         swift: A pass that is tried before the loss itself.
-        memory: Bytes for logits and slopes. None for half of what all logits would take in the
-            dtype of the hidden states, 64 MiB at least.
+        memory: Bytes for logits and slopes. None for what leaves all that is held, the sums of the
+            gradients included, at the size that all logits would have in the dtype of the hidden
+            states; but no less than a fifth of all logits, and 16 MiB.
     """
 
     heads: tuple[Head, ...]
@@ -114,13 +115,17 @@ class Blocks:
 
     def _sizes(self) -> tuple[int, int]:
         """Rows of a block, and how many blocks of slopes can be kept besides."""
-        head, layers, memory = self.task.heads[0], len(self.task.heads), self.task.memory
-        count, classes = len(head.hidden), layers * len(head.weight)
+        heads, memory = self.task.heads, self.task.memory
+        count, hidden = len(heads[0].hidden), heads[0].hidden
+        row = sum(len(head.weight) * head.dtype.itemsize for head in heads)
         if memory is None:
-            memory = max(LEAST_MEMORY, count * classes * head.hidden.dtype.itemsize // 2)
-        row = classes * head.dtype.itemsize
+            sums = sum(head.sums for head in heads)
+            whole = sum(count * len(head.weight) * hidden.dtype.itemsize for head in heads)
+            memory = max(LEAST_MEMORY, whole - sums, count * row // 5)
         held = row if self._swift is not None else row * (1 + TEMPORARIES)
-        enough = ENOUGH_ON_CPU if head.hidden.device.type == "cpu" else ENOUGH
+        enough = ENOUGH_ON_CPU if hidden.device.type == "cpu" else ENOUGH
+        if self.task.call.reduction == "none":  # smaller blocks fill the memory better
+            enough = max(enough // 4, min(enough, count // 16))
         most = max(1, min(count, enough, memory // held))
         step = -(-count // -(-count // most))  # all blocks of nearly the same size
         return step, max(0, memory - step * held) // (step * row)
@@ -132,6 +137,7 @@ class Blocks:
             rows = self._rows(part, wanted)
             _add(sums, part, rows.slopes, self._factor(part, rows))
             found.append(rows._replace(slopes=()))
+        self._buffers = None
         value, scale = self._reduced(found)
         return value, tuple(sums[layer].of(kind, scale) for layer, kind in places)
 
@@ -157,6 +163,7 @@ class Blocks:
                 rows = self._rows(part, wanted)
                 slopes, factor = rows.slopes, self._factor(part, rows)
             _add(sums, part, slopes, factor * grad[part])
+        self._buffers = None
         return [sums[layer].of(kind) for layer, kind in places]
 
     def _wanted(self, places: list[Place]) -> list[bool]:

@@ -85,6 +85,8 @@ class LinearHead:
 
     def _declines(self, call: Call) -> str:
         given = call.arguments()
+        if any(t.ndim != 2 for t in call.tensors[: 2 * len(self.biases)]):
+            return "hidden states and weight are not all matrices"
         if not eager(*given):
             return "a transform, forward-mode AD or a tensor subclass is at work"
         ours = {id(t) for t in call.tensors[: 2 * len(self.biases)]}

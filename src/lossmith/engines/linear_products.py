@@ -36,6 +36,11 @@ class Head(NamedTuple):
         half = self.hidden.dtype in HALF and self.hidden.dtype is self.weight.dtype
         return half and self.hidden.device.type == "cuda"
 
+    @property
+    def sums(self) -> int:
+        """Bytes of the gradients of hidden states and weight while they are added up."""
+        return (self.hidden.numel() + self.weight.numel()) * self.dtype.itemsize
+
     def plain(self) -> Tensor:
         """All logits, in torch's own way."""
         logits = F.linear(self.hidden.to(self.dtype), self.weight.to(self.dtype))
@@ -44,19 +49,15 @@ class Head(NamedTuple):
 
     def logits(self, rows: slice, out: Tensor) -> Tensor:
         """The logits of some rows, in ``out``."""
-        hidden = self.hidden[rows]
-        if self.narrow:
-            torch.mm(hidden, self.weight.t(), out_dtype=out.dtype, out=out)
-        else:
-            hidden = hidden.to(self.dtype)
-            for columns, weight in self._widened():
-                torch.mm(hidden, weight.t(), out=out[:, columns])
+        hidden = self.hidden[rows] if self.narrow else self.hidden[rows].to(self.dtype)
+        for columns, weight in self.tiles():
+            _multiply(hidden, weight.t(), out[:, columns])
         return out if self.bias is None else out.add_(self.bias)
 
-    def _widened(self) -> Iterator[tuple[slice, Tensor]]:
-        """The weight in the dtype of the logits, by tiles of classes that share their memory."""
+    def tiles(self) -> Iterator[tuple[slice, Tensor]]:
+        """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""
         weight, dtype = self.weight, self.dtype
-        if weight.dtype is dtype:
+        if self.narrow or weight.dtype is dtype:
             yield slice(None), weight
             return
         classes, size = weight.shape
@@ -65,6 +66,14 @@ class Head(NamedTuple):
         for start in range(0, classes, step):
             part = weight[start : start + step]
             yield slice(start, start + step), tile[: len(part)].copy_(part)
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """Write ``left @ right`` to ``out``, or add it to what is there."""
+    if left.dtype is out.dtype:
+        torch.addmm(out, left, right, beta=int(add), out=out)
+    else:
+        torch.addmm(out, left, right, out_dtype=out.dtype, beta=int(add), out=out)
 
 
 class Sums:
@@ -79,30 +88,29 @@ class Sums:
         self.head = head
         like = head.weight.new_empty(0, dtype=head.dtype)
         self.hidden = like.new_empty(head.hidden.shape) if 0 in wanted else None
-        self.weight = like.new_zeros(head.weight.shape) if 1 in wanted else None
+        self.weight = like.new_empty(head.weight.shape) if 1 in wanted else None
+        self._more = False  # whether the memory of the weight's holds numbers yet
         # one number for all rows: in float32 a running sum over very many would lose digits
         self.bias = like.new_zeros(len(head.weight), dtype=torch.float64) if 2 in wanted else None
 
     def add(self, rows: slice, slope: Tensor, factor: Tensor) -> None:
         """Take in ``factor_i slope_i``, the derivatives in the logits of some rows."""
-        hidden, weight, column = self.head.hidden[rows], self.head.weight, factor.unsqueeze(1)
+        column, more, self._more = factor.unsqueeze(1), self._more, True
         if self.bias is not None:
             self.bias += slope.t() @ factor
-        if self.head.narrow:
-            slope = (slope * column).to(weight.dtype)
-            if self.hidden is not None:
-                torch.mm(slope, weight, out_dtype=column.dtype, out=self.hidden[rows])
-            if self.weight is not None:
-                given, out = self.weight, self.weight
-                torch.addmm(given, slope.t(), hidden, out_dtype=column.dtype, out=out)
-            return
+        hidden, narrow = self.head.hidden[rows], self.head.narrow
+        if narrow:
+            slope = (slope * column).to(hidden.dtype)
+        else:
+            hidden = hidden * column
         if self.hidden is not None:
             out = self.hidden[rows]
-            for columns, part in self.head._widened():
-                torch.addmm(out, slope[:, columns], part, beta=int(bool(columns.start)), out=out)
-            out.mul_(column)
+            for columns, weight in self.head.tiles():
+                _multiply(slope[:, columns], weight, out, add=bool(columns.start))
+            if not narrow:
+                out.mul_(column)
         if self.weight is not None:
-            self.weight.addmm_(slope.t(), hidden * column)
+            _multiply(slope.t(), hidden, self.weight, add=more)
 
     def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
         """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.
