@@ -206,6 +206,7 @@ if TYPE_CHECKING:
         ctc_loss,
         ctc_with_logits_loss,
     )
+    from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
     from lossmith.transform.linear_head import linear_head
@@ -290,6 +291,7 @@ __all__ = [
     "PolyLoss",
     "PseudoHuberLoss",
     "RMSELoss",
+    "RNNTLoss",
     "RankNetLoss",
     "SigLIPLoss",
     "SigmoidFocalLoss",
@@ -394,6 +396,7 @@ __all__ = [
     "pseudo_huber_loss",
     "ranknet_loss",
     "rmse_loss",
+    "rnnt_loss",
     "siglip_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
@@ -490,6 +493,7 @@ _HOME = {
     "PolyLoss": "lossmith.losses.classification.poly",
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
+    "RNNTLoss": "lossmith.losses.sequence.rnnt",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
@@ -594,6 +598,7 @@ _HOME = {
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
+    "rnnt_loss": "lossmith.losses.sequence.rnnt",
     "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",

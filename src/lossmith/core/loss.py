@@ -100,6 +100,7 @@ def build(
     name = body.__name__
     signature = inspect.signature(body)
     card = replace(card, name=name)
+    count = len(card.tensors)
     ignore = signature.parameters.get("ignore_index")
     plans: dict[Any, _Plan] = {}
 
@@ -110,7 +111,7 @@ def build(
         reduction: str = "mean",
         **options: Any,
     ) -> Tensor:
-        if len(tensors) != len(card.tensors):
+        if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
         # A training loop makes the same call again and again, and working out what it is costs as
         # much as a small torch kernel. Under compile sizes may be symbols without a hash.
