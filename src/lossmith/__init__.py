@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith import train as train
+    from lossmith import transform as transform
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
@@ -236,6 +237,7 @@ if TYPE_CHECKING:
     from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
+    from lossmith.transform.linear_head import linear_head
 
 __version__ = "0.1.0"
 
@@ -427,6 +429,7 @@ __all__ = [
     "laplace_nll_loss",
     "ldam_loss",
     "linear_cross_entropy",
+    "linear_head",
     "listmle_loss",
     "listnet_loss",
     "log_cosh_loss",
@@ -665,6 +668,7 @@ _HOME = {
     "laplace_nll_loss": "lossmith.losses.elementwise.laplace_nll",
     "ldam_loss": "lossmith.losses.classification.ldam",
     "linear_cross_entropy": "lossmith.losses.classification.linear_cross_entropy",
+    "linear_head": "lossmith.transform.linear_head",
     "listmle_loss": "lossmith.losses.ranking.listmle",
     "listnet_loss": "lossmith.losses.ranking.listnet",
     "log_cosh_loss": "lossmith.losses.elementwise.log_cosh",
@@ -726,6 +730,7 @@ _MODULES = {
     "targets",
     "teach",
     "train",
+    "transform",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

@@ -36,6 +36,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.losses.region.statistics": ("RegionStatistics",),
     "lossmith.teach.explain": ("explain",),
     "lossmith.teach.inspect": ("inspect",),
+    "lossmith.transform.linear_head": ("linear_head",),
 }
 
 HEAD = '''"""lossmith: the loss-function layer for PyTorch.
