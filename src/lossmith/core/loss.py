@@ -21,7 +21,7 @@ from lossmith.core.checks import (
 )
 from lossmith.core.domain import Vector
 from lossmith.core.reduction import Terms
-from lossmith.core.route import Call
+from lossmith.core.route import Call, Engine, large, own
 from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
@@ -36,6 +36,7 @@ def loss(
     *,
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
+    engine: Engine | None = None,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
     """Register a function that returns an unreduced loss, and give it everything else.
@@ -55,6 +56,7 @@ def loss(
         native_checks: ``native`` looks at tensor values itself: on the CPU it declines, or raises
             IndexError or RuntimeError, for whatever the card forbids, and the checks here then
             word the complaint. Absent labels are its affair too.
+        engine: Is offered large eager calls before all others, whatever their dtype and weights.
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
@@ -76,7 +78,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        function = build(card, body, native, native_checks, arrange)
+        function = build(card, body, native, native_checks, engine, arrange)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -89,6 +91,7 @@ def build(
     body: Callable[..., Tensor | Terms],
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
+    engine: Engine | None = None,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
 ) -> Callable[..., Tensor]:
     """What :func:`loss` makes of a function, without an entry in the catalogue."""
@@ -127,6 +130,14 @@ def build(
             tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
 
         route = None if compiling else route_of(plan.elements)
+        if engine is not None and not compiling and large(plan.elements) and not transforming():
+            if sample_weight is not None:
+                _check_weight(sample_weight, way, tensors, sizes)
+            weight = sample_weight
+            offered = Call(card, way, body, tensors, options, weight, reduction, False, engine)
+            done = (route or own)(offered)
+            if done is not None:
+                return done
         swift = native if plan.kernel and sample_weight is None else None
         if swift is not None and (compiling or transforming()):
             swift = None

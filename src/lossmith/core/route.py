@@ -1,7 +1,7 @@
 """Where a checked call is computed: by the loss's own function, unless an engine was chosen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class Call(NamedTuple):
         weight: Weight of each sample, or None.
         reduction: Name of the reduction.
         native: Whether a kernel of torch, or one of lossmith's own, is there for it.
+        engine: The engine that the loss itself names. Such a call comes before the looks at tensor
+            values and before absent samples are filled: the engine sees to both.
     """
 
     card: Card
@@ -37,6 +39,7 @@ class Call(NamedTuple):
     weight: Tensor | None
     reduction: str
     native: bool
+    engine: "Engine | None" = None
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
@@ -70,13 +73,35 @@ class Call(NamedTuple):
         return self._replace(tensors=tensors, options=options, weight=weight)
 
 
+class Engine(Protocol):
+    """What computes the large calls of a loss that names it."""
+
+    def declines(self, call: Call) -> str:
+        """Why the call is none for this engine, as far as shows without the values; else empty."""
+        ...
+
+    def __call__(self, call: Call) -> Tensor | None:
+        """The loss, or None to leave it to the plain function, the wording of errors included."""
+        ...
+
+
 Route = Callable[[Call], Tensor | None]
 _route: Route | None = None
 
 
+def own(call: Call) -> Tensor | None:
+    """The route of a program that has chosen no engine: the one that the loss names, if any."""
+    return None if call.engine is None else call.engine(call)
+
+
+def large(elements: int) -> bool:
+    """Whether a call of this size is offered to engines at all."""
+    return elements > SMALL
+
+
 def current(elements: int) -> Route | None:
     """The engine that a call of this size is offered to first; it returns None to decline."""
-    return _route if elements > SMALL else None
+    return _route if large(elements) else None
 
 
 def follow(route: Route | None) -> Route | None:

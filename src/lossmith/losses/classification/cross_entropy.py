@@ -11,6 +11,7 @@ from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import eager
 from lossmith.engines.row import one_pass_class_nll
+from lossmith.engines.rows.targets import Against, against_index
 
 
 def one_pass(
@@ -28,6 +29,12 @@ def one_pass(
     if 0 <= ignore_index < input.shape[1]:
         return None
     return one_pass_class_nll(input, target, reduction)
+
+
+def _against(
+    weight: Tensor | None = None, ignore_index: int = -100, label_smoothing: float = 0.0
+) -> Against:
+    return Against(None, weight, label_smoothing, ignore_index=ignore_index)
 
 
 @loss(
@@ -59,6 +66,7 @@ def one_pass(
     ),
     native=one_pass,
     native_checks=True,
+    engine=against_index(_against),
 )
 def cross_entropy(
     input: Tensor,

@@ -1,0 +1,132 @@
+"""The engine of losses over a softmax: which calls it takes, and how they come out.
+
+The value and the gradient are worked out together, block by block, and the backward pass only
+scales. Logits are left as they are.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.loss import NATIVE_REDUCTION
+from lossmith.core.route import Call, follow
+from lossmith.engines.eligible import eager
+from lossmith.engines.pull import with_pull
+
+_NONE = NATIVE_REDUCTION["none"]
+
+
+class Done(NamedTuple):
+    """A reduced loss and what its gradient needs.
+
+    Attributes:
+        value: The reduced loss.
+        slopes: Its gradient by each of the first arguments, None where none is wanted.
+        divisor: What the gradients have still to be divided by: in float16 the small numbers that
+            a mean leads to would lose their digits.
+    """
+
+    value: Tensor
+    slopes: tuple[Tensor | None, ...]
+    divisor: Tensor | None = None
+
+
+Kernel = Callable[[Call, tuple[bool, ...]], Done | None]
+
+
+class Rows:
+    """The engine of one loss.
+
+    Args:
+        kernel: ``kernel(call, needs)`` returns value and slopes, computed on detached tensors, or
+            None where it finds values that only the plain function knows how to treat.
+        logits: How many of the first tensors are logits; no gradient flows to the others.
+    """
+
+    def __init__(self, kernel: Kernel, logits: int = 1) -> None:
+        self.kernel, self.logits = kernel, logits
+
+    def declines(self, call: Call) -> str:
+        """Why the call is none for this engine; else empty."""
+        given = call.arguments()
+        if any(t.device.type != "cpu" for t in given):
+            return "the tensors are not on the CPU"
+        if not eager(*given):
+            return "a transform, forward-mode AD or a tensor subclass is at work"
+        if any(t.requires_grad for t in given[self.logits :]):
+            return "something other than logits wants a gradient"
+        return ""
+
+    def __call__(self, call: Call) -> Tensor | None:
+        """The loss, or None to leave it to the plain function."""
+        if self.declines(call):
+            return None
+        given = call.arguments()
+        leaves = given[: self.logits]
+        needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in leaves)
+        done = self.kernel(call.over([t.detach() for t in given]), needs)
+        if done is None:
+            return None
+        value = done.value.to(given[0].dtype)
+        if not any(needs):
+            return value
+        kept = tuple(s for s in done.slopes if s is not None)
+        pull = _Pull(needs, done.divisor)
+        return with_pull(
+            value,
+            _NONE,
+            pull,
+            _plain(call),
+            leaves=leaves,
+            others=given[self.logits :],
+            kept=kept,
+            done=True,
+        )
+
+
+class _Pull(NamedTuple):
+    needs: tuple[bool, ...]
+    divisor: Tensor | None
+
+    def __call__(
+        self, grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        if self.divisor is not None:
+            grad = grad / self.divisor
+        # a look at the CPU is free, and a factor of 1 would cost a pass over memory
+        unit = grad.ndim == 0 and grad.device.type == "cpu" and grad.item() == 1
+        left = iter(slopes)
+        pulls: list[Tensor | None] = []
+        for known, wanted in zip(self.needs, needed, strict=True):
+            slope = next(left) if known else None
+            if slope is None or not wanted:
+                pulls.append(None)
+            elif unit:
+                pulls.append(slope)
+            else:
+                pulls.append(slope * (grad.unsqueeze(1) if grad.ndim else grad))
+        return tuple(pulls)
+
+
+def _plain(call: Call) -> Callable[..., Tensor]:
+    """The loss as a function of the tensors of a call, without any engine."""
+    nothing = torch.empty(0)  # tensors must not live on in the graph
+    template = call.over([nothing] * len(call.arguments()))
+
+    def plain(*tensors: Tensor) -> Tensor:
+        again = template.over(tensors)
+        assert again.card.function is not None
+        before = follow(lambda other: other.compute() if other.engine is None else None)
+        try:
+            return again.card.function(
+                *again.tensors,
+                sample_weight=again.weight,
+                reduction=again.reduction,
+                **again.options,
+            )
+        finally:
+            follow(before)
+
+    return plain
