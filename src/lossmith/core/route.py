@@ -74,7 +74,13 @@ class Call(NamedTuple):
 
 
 class Engine(Protocol):
-    """What computes the large calls of a loss that names it."""
+    """What computes the large calls of a loss that names it.
+
+    Attributes:
+        way: How it computes them, in words.
+    """
+
+    way: str
 
     def declines(self, call: Call) -> str:
         """Why the call is none for this engine, as far as shows without the values; else empty."""

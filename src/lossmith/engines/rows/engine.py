@@ -45,6 +45,8 @@ class Rows:
         logits: How many of the first tensors are logits; no gradient flows to the others.
     """
 
+    way = "value and gradient together, in blocks of rows that stay in the cache"
+
     def __init__(self, kernel: Kernel, logits: int = 1) -> None:
         self.kernel, self.logits = kernel, logits
 

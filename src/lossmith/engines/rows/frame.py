@@ -11,7 +11,7 @@ from lossmith.core.route import Call
 from lossmith.engines.rows.engine import Done
 from lossmith.engines.rows.layout import Layout, Piece, Work
 
-One = Callable[[Tensor, Piece, Tensor, Work], Tensor | None]
+One = Callable[[Piece, tuple[Tensor, ...], Work], Tensor | None]
 
 
 class Frame(NamedTuple):
@@ -24,6 +24,7 @@ class Frame(NamedTuple):
         absent: Where a row is absent; None for nowhere.
         divisor: What the mean divides by.
         dtype: What is computed in.
+        place: The memory of the logits, where slopes may take it; else None.
     """
 
     call: Call
@@ -32,6 +33,19 @@ class Frame(NamedTuple):
     absent: Tensor | None
     divisor: Tensor
     dtype: torch.dtype
+    place: Tensor | None = None
+
+    def over(self, grid: Tensor) -> "Frame":
+        """The same with slopes in the place of the logits.
+
+        Only if nothing in them could make the kernel decline when some are lost already.
+        """
+        logits = self.call.tensors[0]
+        largest = max(abs(end.item()) for end in torch.aminmax(logits))
+        tame = largest < torch.finfo(self.dtype).max ** 0.5  # NaN is not
+        if not tame or grid.data_ptr() != logits.data_ptr() or grid.is_contiguous() != logits:
+            return self
+        return self._replace(place=logits)
 
     def divided_by(self, factor: Tensor) -> "Frame":
         """The same, but the mean divides by the sum of these."""
@@ -49,41 +63,48 @@ class Frame(NamedTuple):
         weight = torch.ones((), dtype=self.dtype) if self.weight is None else self.weight
         return weight / self.divisor if self.call.reduction == "mean" and not self.later else weight
 
-    def evaluate(self, grid: Tensor, one: One, need: bool) -> Done | None:
+    def evaluate(
+        self, grid: Tensor, one: One, needs: tuple[bool, ...], buffers: int = 1
+    ) -> Done | None:
         """Value and slopes of the call.
 
         Args:
-            grid: The logits.
-            one: ``one(logits, piece, out, work)`` returns the unweighted values of a piece and
-                leaves the slopes in ``out``; None where it cannot tell.
-            need: Whether slopes are wanted.
+            grid: The first logits.
+            one: ``one(piece, outs, work)`` returns the unweighted values of a piece and leaves the
+                slopes in ``outs``, one for each of ``needs``; None where it cannot tell.
+            needs: Which slopes are wanted; the others' memory is free to be written as well.
+            buffers: By what number pieces are to be smaller than usual.
         """
-        slope, out = self.layout.empty(self.call.tensors[0]) if need else (None, None)
-        shape = (grid.shape[0], *grid.shape[2:])
-        values = torch.empty(shape, dtype=self.dtype)
+        made = [self.layout.empty(self.call.tensors[0]) if need else None for need in needs]
+        shape = self.layout.shape
+        values = torch.empty(shape[:1] + shape[2:] if len(shape) > 1 else (), dtype=self.dtype)
+        line = self.layout.line(values)
         work = Work(self.dtype)
-        for piece in self.layout.pieces(grid):
-            part = piece.logits(grid)
-            end = None if out is None else piece.logits(out)
-            direct = end is not None and end.dtype is self.dtype and not piece.turned
-            block = end if end is not None and direct else work.like(part, 0)
-            found = one(part, piece, block, work)
+        for piece in self.layout.pieces(grid, buffers):
+            ends = [None if pair is None else piece.logits(pair[1]) for pair in made]
+            outs: list[Tensor] = []
+            for number, end in enumerate(ends):
+                direct = end is not None and end.dtype is self.dtype and not piece.turned
+                spare = work.like(piece.logits(grid), number)
+                outs.append(end if end is not None and direct else spare)
+            found = one(piece, tuple(outs), work)
             if found is None:
                 return None
-            piece.numbers(values).copy_(found)
-            if end is not None and not direct:
-                end.copy_(block)
-        return Done(self.reduce(values), (slope,), self.divisor if self.later else None)
+            piece.numbers(line).copy_(found)
+            for end, out in zip(ends, outs, strict=True):
+                if end is not None and end is not out:
+                    end.copy_(out)
+        slopes = tuple(None if pair is None else pair[0] for pair in made)
+        return Done(self.reduce(values), slopes, self.divisor if self.later else None)
 
     def reduce(self, values: Tensor) -> Tensor:
         """Weigh and reduce the values of all rows."""
         if self.absent is not None:
-            values = values.masked_fill(self.absent, 0.0)
+            values = values.masked_fill(self.absent.view(values.shape), 0.0)
         if self.weight is not None:
-            values = times(self.weight, values)
+            values = times(self.weight.view(values.shape), values)
         if self.call.reduction == "none":
-            shape = self.layout.shape
-            return values.view(shape[:1] + shape[2:] if len(shape) > 1 else ())
+            return values
         total = values.sum()
         return total / self.divisor if self.call.reduction == "mean" else total
 

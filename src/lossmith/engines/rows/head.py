@@ -57,7 +57,7 @@ class Head(NamedTuple):
             logits: Those of the piece.
             piece: Where it lies.
             out: Memory for the result.
-            work: Memory for the slope of a soft cap, under number 1.
+            work: Memory for the slope of a soft cap, under number -1.
             deep: Whether ``top`` and ``below`` are wanted.
             weight: Factor of each class in ``below``.
         """
@@ -65,25 +65,38 @@ class Head(NamedTuple):
         if bare and not deep and logits.dtype is out.dtype and not piece.turned:
             torch.softmax(logits, 1, out=out)  # goes row by row, and so once through the cache
             return Lowered()
-        bend = None
-        out.copy_(logits)
-        if self.softcap is not None:
-            out.mul_(self.scale / self.softcap).tanh_()
-            bend = torch.mul(out, out, out=work.like(out, 1)).neg_().add_(1.0)
-            out.mul_(self.softcap)
-        elif self.scale != 1.0:
-            out.mul_(self.scale)
-        if self.shift is not None:
-            out.add_(by_class(self.shift, out))
-        top = out.amax(1, keepdim=True)
-        out.sub_(top)
+        top, bend = self.lower(logits, piece, out, work)
         below = -total(out, weight) if deep else None
         out.exp_()
         return Lowered(top, below, bend)
 
+    def lower(
+        self, logits: Tensor, piece: Piece, out: Tensor, work: Work
+    ) -> tuple[Tensor, Tensor | None]:
+        """Write the transformed logits less the largest of their row to ``out``.
+
+        Returns:
+            The largest of each row, and the slope of the soft cap.
+        """
+        bend = None
+        if self.softcap is not None:
+            out.copy_(logits).mul_(self.scale / self.softcap).tanh_()
+            bend = torch.mul(out, out, out=work.like(out, -1)).neg_().add_(1.0)
+            out.mul_(self.softcap)
+        else:
+            out.copy_(logits)
+            if self.scale != 1.0:
+                out.mul_(self.scale)
+        if self.shift is not None:
+            out.add_(by_class(self.shift, out))
+        top = out.amax(1, keepdim=True)
+        out.sub_(top)
+        return top, bend
+
 
 def by_class(numbers: Tensor, piece: Tensor) -> Tensor:
-    """A number per class, made to broadcast against a piece."""
+    """A number per class, made to broadcast against a piece, in its dtype."""
+    numbers = numbers.to(piece.dtype)
     return numbers if piece.ndim == 2 else numbers.unsqueeze(1)
 
 

@@ -68,6 +68,11 @@ class Layout:
         flat = self.last or len(self.shape) <= 2
         return numbers.reshape(-1) if flat else numbers.flatten(1)
 
+    @staticmethod
+    def line_of(grid: Tensor) -> tuple[int, ...]:
+        """The shape of a number per row of a grid."""
+        return (grid.shape[0], *grid.shape[2:])
+
     def empty(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """New logits, and their grid, which shares the memory."""
         if self.last:
@@ -77,9 +82,9 @@ class Layout:
             whole = like.new_empty(self.shape)
         return whole, self.grid(whole)
 
-    def pieces(self, grid: Tensor) -> Iterator[Piece]:
-        """All pieces of a grid, in order."""
-        elements = PER_THREAD * torch.get_num_threads()
+    def pieces(self, grid: Tensor, buffers: int = 1) -> Iterator[Piece]:
+        """All pieces of a grid, in order; smaller ones for a kernel of several buffers."""
+        elements = PER_THREAD * torch.get_num_threads() // buffers
         classes = max(1, grid.shape[1])
         if grid.ndim == 2:
             step = max(1, elements // classes)
@@ -102,7 +107,10 @@ class Work:
         self._kept: dict[int, Tensor] = {}
 
     def like(self, part: Tensor, number: int) -> Tensor:
-        """A contiguous tensor in the shape of ``part``, whose content is left over."""
+        """A contiguous tensor in the shape of ``part``, whose content is left over.
+
+        Numbers from 0 up are those of the slopes; a kernel takes others for itself.
+        """
         kept = self._kept.get(number)
         if kept is None or kept.numel() < part.numel():
             kept = self._kept[number] = torch.empty(part.numel(), dtype=self.dtype)

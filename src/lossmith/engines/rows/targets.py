@@ -1,4 +1,4 @@
-"""Rows of logits against a class index: cross-entropy and every function of its margin."""
+"""Rows of logits against a class: cross-entropy and every function of its margin."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,37 +10,19 @@ from lossmith.core.numerics import times
 from lossmith.core.route import Call
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import Head, by_class
+from lossmith.engines.rows.head import by_class
 from lossmith.engines.rows.layout import Layout, Piece, Work
+from lossmith.engines.rows.probabilities import Against, by_probabilities
 
 
-class Against(NamedTuple):
-    """A loss of one row, ``cost(margin)`` with ``margin = log((1 - p) / p)``, and its additions.
-
-    Attributes:
-        cost: Plain torch; None for cross-entropy, the softplus.
-        weight: Factor of each class, by which the mean divides.
-        smoothing: Share of the target that is spread over all classes.
-        z_loss: Factor of the squared log-sum-exp.
-        head: What happens to the logits before.
-        ignore_index: The label of absent rows.
-    """
-
-    cost: Callable[[Tensor], Tensor] | None = None
-    weight: Tensor | None = None
-    smoothing: float = 0.0
-    z_loss: float = 0.0
-    head: Head = Head()
-    ignore_index: int = -100
-
-
-def against_index(describe: Callable[..., Against]) -> Rows:
+def against(describe: Callable[..., Against]) -> Rows:
     """The engine of a loss whose options ``describe`` turns into :class:`Against`."""
 
     def kernel(call: Call, needs: tuple[bool, ...]) -> Done | None:
-        if call.tensors[1].is_floating_point():
-            return None
-        return _by_index(call, describe(**call.options), needs[0])
+        loss = describe(**call.options)
+        if not call.tensors[1].is_floating_point():
+            return _by_index(call, loss, needs[0])
+        return by_probabilities(call, loss, needs[0]) if loss.cost is None else None
 
     return Rows(kernel)
 
@@ -70,13 +52,14 @@ def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
         loss = loss._replace(weight=loss.weight.to(frame.dtype))
         factor = loss.weight[index]  # type: ignore[index]
         frame = frame.divided_by(factor)
+    frame = frame.over(grid) if loss.overwrite and need else frame
     rows = _Row(index, factor, frame.scale.expand(index.shape), frame.absent)
 
-    def one(logits: Tensor, piece: Piece, out: Tensor, work: Work) -> Tensor | None:
+    def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
         own = _Row(*(None if each is None else piece.numbers(each) for each in rows))  # type: ignore[arg-type]
-        return _piece(logits, piece, out, work, own, loss, need)
+        return _piece(piece.logits(grid), piece, outs[0], work, own, loss, need)
 
-    return frame.evaluate(grid, one, need)
+    return frame.evaluate(grid, one, (need,))
 
 
 def _piece(

@@ -24,6 +24,7 @@ from lossmith.core.numerics import accurate_log_softmax, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import undefined
+from lossmith.engines.rows.divergences import between, forward
 
 SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"
 
@@ -286,7 +287,8 @@ class KLDivWithLogitsLoss(Loss):
         use_when="one model should match another, both by their logits",
         avoid_when="the model to match is unsure everywhere, so that there is little to learn",
         source=SOURCE,
-    )
+    ),
+    engine=between(forward),
 )
 def kl_div_from_logits_loss(
     input: Tensor,
