@@ -99,9 +99,11 @@ if TYPE_CHECKING:
     )
     from lossmith.losses.distribution.js_div import (
         JSDistanceLoss,
+        JSDivFromLogitsLoss,
         JSDivLoss,
         js_distance_loss,
         js_div,
+        js_div_from_logits_loss,
     )
     from lossmith.losses.distribution.kl_div import (
         KLDivFromLogitsLoss,
@@ -112,6 +114,14 @@ if TYPE_CHECKING:
         kl_div_from_logits_loss,
         kl_div_from_probabilities_loss,
         kl_div_with_logits_loss,
+    )
+    from lossmith.losses.distribution.reverse_kl_div import (
+        ReverseKLDivFromLogitsLoss,
+        reverse_kl_div_from_logits_loss,
+    )
+    from lossmith.losses.distribution.total_variation import (
+        TotalVariationFromLogitsLoss,
+        total_variation_from_logits_loss,
     )
     from lossmith.losses.elementwise.adaptive import (
         AdaptiveBarronLoss,
@@ -251,6 +261,7 @@ __all__ = [
     "HuberLoss",
     "InfoNCELoss",
     "JSDistanceLoss",
+    "JSDivFromLogitsLoss",
     "JSDivLoss",
     "JaccardLoss",
     "KLDivFromLogitsLoss",
@@ -289,6 +300,7 @@ __all__ = [
     "PseudoHuberLoss",
     "RMSELoss",
     "RankNetLoss",
+    "ReverseKLDivFromLogitsLoss",
     "SigLIPLoss",
     "SigmoidFocalLoss",
     "Signature",
@@ -298,6 +310,7 @@ __all__ = [
     "SquaredHingeLoss",
     "Sum",
     "SymmetricCrossEntropyLoss",
+    "TotalVariationFromLogitsLoss",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "TukeyLoss",
@@ -356,6 +369,7 @@ __all__ = [
     "jaccard_loss",
     "js_distance_loss",
     "js_div",
+    "js_div_from_logits_loss",
     "kl_div",
     "kl_div_from_logits_loss",
     "kl_div_from_probabilities_loss",
@@ -390,6 +404,7 @@ __all__ = [
     "poly_loss",
     "pseudo_huber_loss",
     "ranknet_loss",
+    "reverse_kl_div_from_logits_loss",
     "rmse_loss",
     "siglip_loss",
     "sigmoid_focal_loss",
@@ -399,6 +414,7 @@ __all__ = [
     "softmax",
     "squared_hinge_loss",
     "symmetric_cross_entropy_loss",
+    "total_variation_from_logits_loss",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
@@ -450,6 +466,7 @@ _HOME = {
     "HuberLoss": "lossmith.losses.elementwise.huber",
     "InfoNCELoss": "lossmith.losses.embedding.info_nce",
     "JSDistanceLoss": "lossmith.losses.distribution.js_div",
+    "JSDivFromLogitsLoss": "lossmith.losses.distribution.js_div",
     "JSDivLoss": "lossmith.losses.distribution.js_div",
     "JaccardLoss": "lossmith.losses.region.jaccard",
     "KLDivFromLogitsLoss": "lossmith.losses.distribution.kl_div",
@@ -488,6 +505,7 @@ _HOME = {
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
+    "ReverseKLDivFromLogitsLoss": "lossmith.losses.distribution.reverse_kl_div",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
     "Signature": "lossmith.core.signature",
@@ -497,6 +515,7 @@ _HOME = {
     "SquaredHingeLoss": "lossmith.losses.classification.hinge",
     "Sum": "lossmith.core.module",
     "SymmetricCrossEntropyLoss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "TotalVariationFromLogitsLoss": "lossmith.losses.distribution.total_variation",
     "TripletMarginLoss": "lossmith.losses.embedding.triplet_margin",
     "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
@@ -555,6 +574,7 @@ _HOME = {
     "jaccard_loss": "lossmith.losses.region.jaccard",
     "js_distance_loss": "lossmith.losses.distribution.js_div",
     "js_div": "lossmith.losses.distribution.js_div",
+    "js_div_from_logits_loss": "lossmith.losses.distribution.js_div",
     "kl_div": "lossmith.losses.distribution.kl_div",
     "kl_div_from_logits_loss": "lossmith.losses.distribution.kl_div",
     "kl_div_from_probabilities_loss": "lossmith.losses.distribution.kl_div",
@@ -589,6 +609,7 @@ _HOME = {
     "poly_loss": "lossmith.losses.classification.poly",
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
+    "reverse_kl_div_from_logits_loss": "lossmith.losses.distribution.reverse_kl_div",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
     "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
@@ -598,6 +619,7 @@ _HOME = {
     "softmax": "lossmith.core.numerics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",

@@ -32,10 +32,26 @@ def softplus_sides(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(left, 0.0, x) + tail, torch.where(left, -x, 0.0) + tail
 
 
-def faded(cost: Tensor, rest: Tensor, gamma: float) -> Tensor:
-    """``cost exp(-gamma rest)``; the cost itself for gamma = 0, though the rest be infinite."""
-    constant = isinstance(gamma, (int, float)) and gamma == 0
-    return cost if constant else cost * torch.exp(-gamma * rest)
+def sigmoid_sides(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``sigmoid(x)`` and ``sigmoid(-x)``, both exact, from the exponential of `softplus_sides`."""
+    left = x < 0
+    tail = torch.exp(torch.where(left, x, -x))
+    likely = 1 / (1 + tail)
+    rare = tail * likely
+    return torch.where(left, rare, likely), torch.where(left, likely, rare)
+
+
+def faded(cost: Tensor, chance: Tensor, rest: Tensor, gamma: float) -> Tensor:
+    """``cost chance^gamma`` for ``chance = exp(-rest)``; the cost itself for gamma = 0.
+
+    A small whole power is a product, which costs nothing beside an exponential. Any other is taken
+    from ``rest``: a chance below the smallest number still has a square root above it.
+    """
+    if isinstance(gamma, (int, float)) and gamma in (0, 1, 2, 3):
+        for _ in range(int(gamma)):
+            cost = cost * chance
+        return cost
+    return cost * torch.exp(-gamma * rest)
 
 
 def log1mexp(x: Tensor) -> Tensor:

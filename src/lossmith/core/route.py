@@ -15,6 +15,23 @@ from lossmith.core.signature import HALF, Signature
 SMALL = 1 << 15
 
 
+class Engine(Protocol):
+    """A loss's own way to compute a call; it returns None to decline.
+
+    One with a true attribute ``early`` is offered large calls before absent samples are filled and
+    tensor values looked at, which would cost a pass over the tensors each: it sees to both, and
+    declines where the value checks have something to say.
+    """
+
+    def __call__(self, call: "Call") -> Tensor | None:
+        """The value, connected to its arguments."""
+        ...
+
+    def plan(self, call: "Call") -> Any:
+        """How it would compute a call, and why, for ``explain_path``."""
+        ...
+
+
 class Call(NamedTuple):
     """A call whose arguments are checked, and whose absent samples hold harmless values.
 
@@ -27,8 +44,7 @@ class Call(NamedTuple):
         weight: Weight of each sample, or None.
         reduction: Name of the reduction.
         native: Whether a kernel of torch, or one of lossmith's own, is there for it.
-        engine: The engine that the loss itself names. Such a call comes before the looks at tensor
-            values and before absent samples are filled: the engine sees to both.
+        engine: The engine that the loss itself names.
     """
 
     card: Card
@@ -39,7 +55,7 @@ class Call(NamedTuple):
     weight: Tensor | None
     reduction: str
     native: bool
-    engine: "Engine | None" = None
+    engine: Engine | None = None
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
@@ -73,41 +89,18 @@ class Call(NamedTuple):
         return self._replace(tensors=tensors, options=options, weight=weight)
 
 
-class Engine(Protocol):
-    """What computes the large calls of a loss that names it.
-
-    Attributes:
-        way: How it computes them, in words.
-    """
-
-    way: str
-
-    def declines(self, call: Call) -> str:
-        """Why the call is none for this engine, as far as shows without the values; else empty."""
-        ...
-
-    def __call__(self, call: Call) -> Tensor | None:
-        """The loss, or None to leave it to the plain function, the wording of errors included."""
-        ...
-
-
 Route = Callable[[Call], Tensor | None]
 _route: Route | None = None
-
-
-def own(call: Call) -> Tensor | None:
-    """The route of a program that has chosen no engine: the one that the loss names, if any."""
-    return None if call.engine is None else call.engine(call)
-
-
-def large(elements: int) -> bool:
-    """Whether a call of this size is offered to engines at all."""
-    return elements > SMALL
 
 
 def current(elements: int) -> Route | None:
     """The engine that a call of this size is offered to first; it returns None to decline."""
     return _route if large(elements) else None
+
+
+def large(elements: int) -> bool:
+    """Whether a call of this size is offered to engines that leave the small ones alone."""
+    return elements > SMALL
 
 
 def follow(route: Route | None) -> Route | None:

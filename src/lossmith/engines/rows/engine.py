@@ -13,6 +13,7 @@ from torch import Tensor
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call, follow
 from lossmith.engines.eligible import eager
+from lossmith.engines.one_pass import Path
 from lossmith.engines.pull import with_pull
 
 _NONE = NATIVE_REDUCTION["none"]
@@ -45,13 +46,19 @@ class Rows:
         logits: How many of the first tensors are logits; no gradient flows to the others.
     """
 
-    way = "value and gradient together, in blocks of rows that stay in the cache"
+    early = True
 
     def __init__(self, kernel: Kernel, logits: int = 1) -> None:
         self.kernel, self.logits = kernel, logits
 
-    def declines(self, call: Call) -> str:
-        """Why the call is none for this engine; else empty."""
+    def plan(self, call: Call) -> Path:
+        """How a call is computed."""
+        lacking = self._declines(call)
+        if lacking:
+            return Path("plain", lacking)
+        return Path("rows", "value and gradient together, in blocks of rows that stay in the cache")
+
+    def _declines(self, call: Call) -> str:
         given = call.arguments()
         if any(t.device.type != "cpu" for t in given):
             return "the tensors are not on the CPU"
@@ -63,7 +70,7 @@ class Rows:
 
     def __call__(self, call: Call) -> Tensor | None:
         """The loss, or None to leave it to the plain function."""
-        if self.declines(call):
+        if self._declines(call):
             return None
         given = call.arguments()
         leaves = given[: self.logits]
@@ -76,6 +83,8 @@ class Rows:
             return value
         kept = tuple(s for s in done.slopes if s is not None)
         pull = _Pull(needs, done.divisor)
+        if kept[0].data_ptr() == leaves[0].data_ptr():
+            return _Overwritten.apply((value,), pull, kept[0], *leaves)  # type: ignore[no-any-return]
         return with_pull(
             value,
             _NONE,
@@ -110,6 +119,22 @@ class _Pull(NamedTuple):
             else:
                 pulls.append(slope * (grad.unsqueeze(1) if grad.ndim else grad))
         return tuple(pulls)
+
+
+class _Overwritten(torch.autograd.Function):
+    """A value whose slope stands where its logits did."""
+
+    @staticmethod
+    def forward(ctx: Any, result: tuple[Tensor], pull: _Pull, slope: Tensor, leaf: Tensor) -> Tensor:
+        ctx.pull, ctx.slope = pull, slope
+        torch.autograd.graph.increment_version(leaf)  # whoever needs the logits shall hear of it
+        return result[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("overwrite_input=True leaves nothing to differentiate twice")
+        return None, None, None, *ctx.pull(grads[0], (True,), (), ctx.slope)
 
 
 def _plain(call: Call) -> Callable[..., Tensor]:

@@ -43,9 +43,8 @@ class Frame(NamedTuple):
         logits = self.call.tensors[0]
         largest = max(abs(end.item()) for end in torch.aminmax(logits))
         tame = largest < torch.finfo(self.dtype).max ** 0.5  # NaN is not
-        if not tame or grid.data_ptr() != logits.data_ptr() or grid.is_contiguous() != logits:
-            return self
-        return self._replace(place=logits)
+        view = grid.data_ptr() == logits.data_ptr()  # a copy would not do
+        return self._replace(place=grid) if tame and view else self
 
     def divided_by(self, factor: Tensor) -> "Frame":
         """The same, but the mean divides by the sum of these."""
@@ -75,7 +74,10 @@ class Frame(NamedTuple):
             needs: Which slopes are wanted; the others' memory is free to be written as well.
             buffers: By what number pieces are to be smaller than usual.
         """
-        made = [self.layout.empty(self.call.tensors[0]) if need else None for need in needs]
+        first = self.call.tensors[0]
+        made = [self.layout.empty(first) if need else None for need in needs]
+        if self.place is not None:
+            made = [(first, self.place)]
         shape = self.layout.shape
         values = torch.empty(shape[:1] + shape[2:] if len(shape) > 1 else (), dtype=self.dtype)
         line = self.layout.line(values)
@@ -85,6 +87,7 @@ class Frame(NamedTuple):
             outs: list[Tensor] = []
             for number, end in enumerate(ends):
                 direct = end is not None and end.dtype is self.dtype and not piece.turned
+                direct = direct and self.place is None  # the kernel may want the logits again
                 spare = work.like(piece.logits(grid), number)
                 outs.append(end if end is not None and direct else spare)
             found = one(piece, tuple(outs), work)

@@ -20,7 +20,7 @@ from lossmith.losses.classification.rows import (
 
 
 def _against(class_counts: Tensor | None = None, ignore_index: int = -100) -> Against:
-    shift = None if class_counts is None else class_counts.log()
+    shift = None if class_counts is None else class_counts.double().log()
     return Against(head=Head(shift=shift), ignore_index=ignore_index)
 
 

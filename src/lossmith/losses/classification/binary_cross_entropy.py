@@ -41,7 +41,7 @@ def one_pass(
     ``s`` is the sigmoid, ``side`` 1 for positive logits: both terms are positive, nothing cancels.
     """
     plain_call = weight is None and pos_weight is None and alpha is None
-    if not plain_call or input.device.type != "cpu" or not eager(input, target):
+    if not plain_call or not input.is_cpu or not eager(input, target):
         return None
     logit, label = input.detach(), target.detach()
     # y - y^2 is negative outside [0, 1], and 0 for hard labels alone
@@ -74,7 +74,7 @@ def _kernel(
 ) -> Tensor | None:
     """The kernel of torch, whose own second derivative cancels for likely labels."""
     plain_call = weight is None and alpha is None and not target.requires_grad
-    if not plain_call or input.device.type != "cpu" or not eager(input):
+    if not plain_call or not input.is_cpu or not eager(input):
         return None
     p = input.detach()
     low, high = torch.aminmax(target)

@@ -20,6 +20,7 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
+    sigmoid_sides,
     softplus_sides,
     times,
 )
@@ -96,8 +97,9 @@ def sigmoid_focal_loss(
         tensor([1.7329e-01, 1.0928e-04])
     """
     against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    positive = times(target, faded(toward, against, gamma))
-    negative = times(1 - target, faded(against, toward, gamma))
+    p, rest = sigmoid_sides(input)
+    positive = times(target, faded(toward, rest, against, gamma))
+    negative = times(1 - target, faded(against, p, toward, gamma))
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     return positive + negative
@@ -113,7 +115,7 @@ class SigmoidFocalLoss(Loss):
 
 def _cost(margin: Tensor, gamma: float) -> Tensor:
     nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
-    return faded(nll, odds, gamma)
+    return faded(nll, sigmoid_sides(margin)[0], odds, gamma)
 
 
 def _against(

@@ -22,7 +22,7 @@ from lossmith.losses.classification.rows import (
 def _against(
     prior: Tensor | None = None, temperature: float = 1.0, ignore_index: int = -100
 ) -> Against:
-    shift = None if prior is None else temperature * prior.log()
+    shift = None if prior is None else temperature * prior.double().log()
     return Against(head=Head(shift=shift), ignore_index=ignore_index)
 
 

@@ -30,7 +30,7 @@ def _one_pass(
     weight: Tensor | None = None,
 ) -> Tensor | None:
     """The kernel of torch with the derivatives that it lacks. It is finite for NaN scores."""
-    simple = weight is None and input.ndim == 2 and input.device.type == "cpu"
+    simple = weight is None and input.ndim == 2 and input.is_cpu
     if not simple or not eager(input) or not math.isfinite(input.detach().sum().item()):
         return None
     scores = sequential(input.detach())

@@ -31,7 +31,7 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 
 def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """The kernel of torch, which needs no table of class pairs."""
-    if input.device.type != "cpu" or not eager(input):
+    if not input.is_cpu or not eager(input):
         return None
     if not math.isfinite(input.detach().sum().item()):  # the kernel is finite for NaN scores
         return None

@@ -20,7 +20,7 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 
 def _native(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """On large tensors the slope is worked out in place beside the value, without a graph."""
-    if target.requires_grad or input.device.type != "cpu" or not eager(input, target):
+    if target.requires_grad or not input.is_cpu or not eager(input, target):
         return None
     low, high = torch.aminmax(target.abs())
     if low.item() != 1 or high.item() != 1:

@@ -32,7 +32,7 @@ def _native(
     full: bool = False,
     eps: float = 1e-8,
 ) -> Tensor | None:
-    if input.device.type != "cpu" or target.dtype is not input.dtype or target.requires_grad:
+    if not input.is_cpu or target.dtype is not input.dtype or target.requires_grad:
         return None
     value = torch.poisson_nll_loss(input, target, log_input, full, eps, reduction)
     return None if undefined(value) else value

@@ -136,7 +136,7 @@ class _OnePass(torch.autograd.Function):
 def _fast(log_probs: Tensor, blank: int, *rest: Tensor) -> Tensor | None:
     """The kernel of torch where it serves: eager CPU tensors with every loss finite."""
     targets, input_lengths, target_lengths = rest
-    if log_probs.device.type != "cpu" or not eager(log_probs):
+    if not log_probs.is_cpu or not eager(log_probs):
         return None
     # an empty batch is refused by the kernel, an impossible symbol has a NaN gradient there
     if not (log_probs.numel() and targets.numel()):
