@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.core.signature import Signature, elementwise
     from lossmith.engines.choice import engine, explain_path, one_pass
+    from lossmith.engines.rows.statistics import SoftmaxStatistics, softmax_statistics
     from lossmith.losses.classification.asymmetric import AsymmetricLoss, asymmetric_loss
     from lossmith.losses.classification.balanced_softmax import (
         BalancedSoftmaxLoss,
@@ -307,6 +308,7 @@ __all__ = [
     "SmoothL1Loss",
     "SoftBootstrappingLoss",
     "SoftMarginLoss",
+    "SoftmaxStatistics",
     "SquaredHingeLoss",
     "Sum",
     "SymmetricCrossEntropyLoss",
@@ -412,6 +414,7 @@ __all__ = [
     "soft_bootstrapping_loss",
     "soft_margin_loss",
     "softmax",
+    "softmax_statistics",
     "squared_hinge_loss",
     "symmetric_cross_entropy_loss",
     "total_variation_from_logits_loss",
@@ -512,6 +515,7 @@ _HOME = {
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
+    "SoftmaxStatistics": "lossmith.engines.rows.statistics",
     "SquaredHingeLoss": "lossmith.losses.classification.hinge",
     "Sum": "lossmith.core.module",
     "SymmetricCrossEntropyLoss": "lossmith.losses.classification.symmetric_cross_entropy",
@@ -617,6 +621,7 @@ _HOME = {
     "soft_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",
     "soft_margin_loss": "lossmith.losses.classification.soft_margin",
     "softmax": "lossmith.core.numerics",
+    "softmax_statistics": "lossmith.engines.rows.statistics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
     "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",

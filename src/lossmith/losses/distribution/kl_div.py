@@ -280,7 +280,6 @@ class KLDivWithLogitsLoss(Loss):
         r" p = \operatorname{softmax}(x / T),\ q = \operatorname{softmax}(y / T)",
         signatures=(Signature(input=REAL("N C *"), target=REAL("N C *"), out="N *"),),
         options={"temperature": POSITIVE},
-        variants=({"temperature": 2.0},),
         convex=True,
         zero_at_target=True,
         gradient_bound=1.0,

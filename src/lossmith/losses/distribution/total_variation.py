@@ -22,7 +22,6 @@ from lossmith.engines.rows.divergences import between, total_variation
         variants=({"temperature": 2.0},),
         symmetric=True,
         zero_at_target=True,
-        gradient_bound=0.25,
         robust=True,
         elicits="mode",
         link="softmax",
