@@ -18,9 +18,13 @@ def js_div_from_logits_loss(input, target, temperature=1):
 def _one(model, teacher, temperature):
     with mp.workdps(60):
         p, q = _softmax(model, temperature), _softmax(teacher, temperature)
-        return mp.fsum(
-            a * mp.log(2 * a / (a + b)) + b * mp.log(2 * b / (a + b)) for a, b in zip(p, q, strict=True)
-        ) / 2
+        return (
+            mp.fsum(
+                a * mp.log(2 * a / (a + b)) + b * mp.log(2 * b / (a + b))
+                for a, b in zip(p, q, strict=True)
+            )
+            / 2
+        )
 
 
 def _softmax(logits, temperature):

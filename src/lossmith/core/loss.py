@@ -140,9 +140,7 @@ def build(
         if offer and not transforming():
             if sample_weight is not None:
                 _check_weight(sample_weight, way, tensors, sizes)
-            call = Call(
-                card, way, body, tensors, options, sample_weight, reduction, False, early
-            )
+            call = Call(card, way, body, tensors, options, sample_weight, reduction, False, early)
             done = (route or early)(call)  # type: ignore[misc]
             if done is not None:
                 return done

@@ -40,8 +40,8 @@ class Path:
 
     Attributes:
         how: ``"compiled"``: one generated kernel; ``"rows"``: the engine of losses over a softmax;
-            ``"blocks"``: torch's kernels on pieces that fit the cache; ``"tiles"``: pairs of samples by stripes of their matrix; ``"plain"``: the
-            loss as it is without an engine.
+            ``"blocks"``: torch's kernels on pieces that fit the cache; ``"tiles"``: pairs of
+            samples by stripes of their matrix; ``"plain"``: the loss as it is without an engine.
         why: The reason in words.
     """
 

@@ -5,6 +5,7 @@ log1p(tanh |u / 2|) + min(u, 0)``. Written so, an error common to all u, as that
 log-sum-exps is, cancels: near equality the divergences keep their digits.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
+from lossmith.engines.rows.device import apart_on_device
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.layout import Layout, Piece, Work
@@ -133,4 +135,4 @@ def between(divergence: Divergence) -> Rows:
 
         return frame.evaluate(first, one, needs, buffers=2)
 
-    return Rows(kernel, logits=2)
+    return Rows(kernel, functools.partial(apart_on_device, divergence.__name__), logits=2)

@@ -4,6 +4,7 @@ The value and the gradient are worked out together, block by block, and the back
 scales. Logits are left as they are.
 """
 
+import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call, follow
 from lossmith.engines.eligible import eager
 from lossmith.engines.one_pass import Path
-from lossmith.engines.pull import with_pull
+from lossmith.engines.pull import Pull, with_pull
 
 _NONE = NATIVE_REDUCTION["none"]
 
@@ -27,11 +28,22 @@ class Done(NamedTuple):
         slopes: Its gradient by each of the first arguments, None where none is wanted.
         divisor: What the gradients have still to be divided by: in float16 the small numbers that
             a mean leads to would lose their digits.
+        pull: Works the gradients out in the backward pass instead, from ``slopes``, which then are
+            what it needs besides the logits.
     """
 
     value: Tensor
     slopes: tuple[Tensor | None, ...]
     divisor: Tensor | None = None
+    pull: Pull | None = None
+
+
+TRITON = {"cuda"}
+
+
+def on_device(tensor: Tensor) -> bool:
+    """Whether Triton's kernels are to serve."""
+    return tensor.device.type in TRITON
 
 
 Kernel = Callable[[Call, tuple[bool, ...]], Done | None]
@@ -43,25 +55,40 @@ class Rows:
     Args:
         kernel: ``kernel(call, needs)`` returns value and slopes, computed on detached tensors, or
             None where it finds values that only the plain function knows how to treat.
+        device: The same for a GPU, which looks at no value; None if there is none.
         logits: How many of the first tensors are logits; no gradient flows to the others.
     """
 
     early = True
 
-    def __init__(self, kernel: Kernel, logits: int = 1) -> None:
-        self.kernel, self.logits = kernel, logits
+    def __init__(self, kernel: Kernel, device: Kernel | None = None, logits: int = 1) -> None:
+        self.kernel, self.device, self.logits = kernel, device, logits
 
     def plan(self, call: Call) -> Path:
         """How a call is computed."""
         lacking = self._declines(call)
         if lacking:
             return Path("plain", lacking)
+        if on_device(call.tensors[0]):
+            return Path("rows", "Triton's kernels read the logits once forward and once backward")
         return Path("rows", "value and gradient together, in blocks of rows that stay in the cache")
 
     def _declines(self, call: Call) -> str:
+        """Why the call is none for this engine; else empty."""
         given = call.arguments()
-        if any(t.device.type != "cpu" for t in given):
-            return "the tensors are not on the CPU"
+        if len({t.device for t in given if t.ndim}) > 1:
+            return "the tensors are on several devices"
+        if on_device(given[0]):
+            if self.device is None or any(
+                t.is_floating_point() for t in call.tensors[self.logits :]
+            ):
+                return "there is no GPU kernel for it"
+            if given[0].dtype is torch.float64:
+                return "the GPU kernels compute in float32"
+            if importlib.util.find_spec("triton") is None:
+                return "Triton is not installed"
+        elif given[0].device.type != "cpu":
+            return f"there is no kernel for a device of type {given[0].device.type}"
         if not eager(*given):
             return "a transform, forward-mode AD or a tensor subclass is at work"
         if any(t.requires_grad for t in given[self.logits :]):
@@ -75,15 +102,17 @@ class Rows:
         given = call.arguments()
         leaves = given[: self.logits]
         needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in leaves)
-        done = self.kernel(call.over([t.detach() for t in given]), needs)
+        kernel = self.device if on_device(given[0]) else self.kernel
+        assert kernel is not None
+        done = kernel(call.over([t.detach() for t in given]), needs)
         if done is None:
             return None
         value = done.value.to(given[0].dtype)
         if not any(needs):
             return value
         kept = tuple(s for s in done.slopes if s is not None)
-        pull = _Pull(needs, done.divisor)
-        if kept[0].data_ptr() == leaves[0].data_ptr():
+        pull = done.pull or _Pull(needs, done.divisor)
+        if done.pull is None and kept[0].data_ptr() == leaves[0].data_ptr():
             return _Overwritten.apply((value,), pull, kept[0], *leaves)  # type: ignore[no-any-return]
         return with_pull(
             value,
@@ -125,7 +154,9 @@ class _Overwritten(torch.autograd.Function):
     """A value whose slope stands where its logits did."""
 
     @staticmethod
-    def forward(ctx: Any, result: tuple[Tensor], pull: _Pull, slope: Tensor, leaf: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, result: tuple[Tensor], pull: _Pull, slope: Tensor, leaf: Tensor
+    ) -> Tensor:
         ctx.pull, ctx.slope = pull, slope
         torch.autograd.graph.increment_version(leaf)  # whoever needs the logits shall hear of it
         return result[0]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lossmith.core.numerics import times
 from lossmith.core.route import Call
-from lossmith.engines.rows.engine import Done
+from lossmith.engines.rows.engine import Done, on_device
 from lossmith.engines.rows.layout import Layout, Piece, Work
 
 One = Callable[[Piece, tuple[Tensor, ...], Work], Tensor | None]
@@ -49,12 +49,14 @@ class Frame(NamedTuple):
     def divided_by(self, factor: Tensor) -> "Frame":
         """The same, but the mean divides by the sum of these."""
         given = factor if self.weight is None else factor * self.weight
-        return self._replace(divisor=_not_zero(given.sum()))
+        return self._replace(divisor=not_zero(given.sum()))
 
     @property
     def later(self) -> bool:
         """Whether slopes are divided in the backward pass: float16 would lose small numbers."""
-        return self.call.reduction == "mean" and self.call.tensors[0].dtype is torch.float16
+        first = self.call.tensors[0]
+        small = first.dtype is torch.float16 and not on_device(first)  # there they are made later
+        return self.call.reduction == "mean" and small
 
     @property
     def scale(self) -> Tensor:
@@ -78,8 +80,7 @@ class Frame(NamedTuple):
         made = [self.layout.empty(first) if need else None for need in needs]
         if self.place is not None:
             made = [(first, self.place)]
-        shape = self.layout.shape
-        values = torch.empty(shape[:1] + shape[2:] if len(shape) > 1 else (), dtype=self.dtype)
+        values = torch.empty(self.layout.out, dtype=self.dtype)
         line = self.layout.line(values)
         work = Work(self.dtype)
         for piece in self.layout.pieces(grid, buffers):
@@ -102,10 +103,13 @@ class Frame(NamedTuple):
 
     def reduce(self, values: Tensor) -> Tensor:
         """Weigh and reduce the values of all rows."""
+        shape = self.layout.out
+        if values.shape != shape:
+            values = values.view(shape)
         if self.absent is not None:
-            values = values.masked_fill(self.absent.view(values.shape), 0.0)
+            values = values.masked_fill(self.absent.view(shape), 0.0)
         if self.weight is not None:
-            values = times(self.weight.view(values.shape), values)
+            values = times(self.weight.view(shape), values)
         if self.call.reduction == "none":
             return values
         total = values.sum()
@@ -126,9 +130,10 @@ def frame_of(call: Call, layout: Layout, ignored: Tensor | None = None) -> Frame
     else:
         absent = None
     rows = torch.tensor(first.numel() / first.shape[1 if first.ndim > 1 else 0], dtype=dtype)
-    divisor = rows if weight is None else _not_zero(weight.sum())
+    divisor = rows if weight is None else not_zero(weight.sum())
     return Frame(call, layout, weight, absent, divisor, dtype)
 
 
-def _not_zero(total: Tensor) -> Tensor:
+def not_zero(total: Tensor) -> Tensor:
+    """What to divide by: the mean over nothing is 0."""
     return torch.where(total == 0, 1.0, total)

@@ -48,11 +48,13 @@ class Layout:
 
     Attributes:
         shape: That of the logits.
+        out: That of a number per row.
         last: Whether memory has the classes last though the shape has not.
     """
 
     def __init__(self, input: Tensor) -> None:
         self.shape = input.shape
+        self.out = input.shape[:1] + input.shape[2:] if input.ndim > 1 else torch.Size()
         self.last = input.ndim > 2 and input.movedim(1, -1).is_contiguous()
 
     def grid(self, logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, 
 from lossmith.core.signature import HALF, Signature
 from lossmith.engines.eligible import eager
 from lossmith.engines.rows.head import Head
-from lossmith.engines.rows.layout import Layout, Piece, Work
+from lossmith.engines.rows.layout import Layout, Work
 from lossmith.engines.rows.probabilities import log_total
 
 _WAYS = (

@@ -118,9 +118,7 @@ def _cost(margin: Tensor, gamma: float) -> Tensor:
     return faded(nll, sigmoid_sides(margin)[0], odds, gamma)
 
 
-def _against(
-    gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100
-) -> Against:
+def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100) -> Against:
     return Against(lambda margin: _cost(margin, gamma), weight, ignore_index=ignore_index)
 
 

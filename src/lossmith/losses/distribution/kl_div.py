@@ -10,7 +10,8 @@ function                            ``input``          ``target``               
 ``kl_div_from_logits_loss``         logits             logits                          row
 ==================================  =================  ==============================  ==========
 
-The reverse divergence is in ``reverse_kl_div.py``. All here are KL(target || input): ``target`` says where the two have to agree.
+All here are KL(target || input): ``target`` says where the two have to agree. The reverse is in
+``reverse_kl_div.py``.
 """
 
 import torch
