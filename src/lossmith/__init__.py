@@ -216,6 +216,7 @@ if TYPE_CHECKING:
         ctc_loss,
         ctc_with_logits_loss,
     )
+    from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -300,6 +301,7 @@ __all__ = [
     "PolyLoss",
     "PseudoHuberLoss",
     "RMSELoss",
+    "RNNTLoss",
     "RankNetLoss",
     "ReverseKLDivFromLogitsLoss",
     "SigLIPLoss",
@@ -408,6 +410,7 @@ __all__ = [
     "ranknet_loss",
     "reverse_kl_div_from_logits_loss",
     "rmse_loss",
+    "rnnt_loss",
     "siglip_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
@@ -507,6 +510,7 @@ _HOME = {
     "PolyLoss": "lossmith.losses.classification.poly",
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
+    "RNNTLoss": "lossmith.losses.sequence.rnnt",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
     "ReverseKLDivFromLogitsLoss": "lossmith.losses.distribution.reverse_kl_div",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
@@ -615,6 +619,7 @@ _HOME = {
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
     "reverse_kl_div_from_logits_loss": "lossmith.losses.distribution.reverse_kl_div",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
+    "rnnt_loss": "lossmith.losses.sequence.rnnt",
     "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",

@@ -13,11 +13,21 @@ from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.card import Card
 from lossmith.core.catalogue import cards
-from lossmith.engines import blocks, one_pass
+from lossmith.engines import blocks, in_cache, one_pass
 from lossmith.engines.choice import engine, explain_path
 from lossmith.engines.rows import layout
 
 ORACLES = Path(__file__).parents[1] / "oracles"
+BY_HAND = {
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "kl_div",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
+    "poisson_nll_loss",
+    "soft_margin_loss",
+}
 
 
 def oracle(card: Card) -> Callable[..., Any] | None:
@@ -96,6 +106,18 @@ def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(one_pass, "_compiled", lambda kernel: kernel)
     with engine("one_pass"):
         law.run(case)
+
+
+@pytest.mark.parametrize(
+    ("law", "case"),
+    [p for p in everything("element", "row", slow=True) if p.values[1].card.name in BY_HAND],
+)
+def test_law_in_cache(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The formulas that are written by hand, on tensors that are too small for them otherwise."""
+    monkeypatch.setattr(in_cache, "SMALL", 0)
+    monkeypatch.setattr(in_cache, "NARROW", 1)
+    monkeypatch.setattr(in_cache, "BLOCK", 8)
+    law.run(case)
 
 
 @pytest.mark.parametrize("card", own(), ids=lambda card: card.name)

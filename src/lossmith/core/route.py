@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
+from lossmith.core.certainty import tamed, with_limit
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.signature import HALF, Signature
 
@@ -59,16 +60,19 @@ class Call(NamedTuple):
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
-        first, *rest = (t.float() if t.dtype in HALF else t for t in self.tensors)
-        if self.card.link in ("logit", "softmax"):  # infinite logits mean certainty, not NaN
-            largest = torch.finfo(first.dtype).max / 4
-            first = first.clamp(-largest if self.card.link == "logit" else None, largest)
-        tensors = (first, *rest)
+        tensors = tuple(t.float() if t.dtype in HALF else t for t in self.tensors)
         options, weight = self.options, self.weight
         if weight is not None:  # losses that tie samples together need it inside
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
-        return reduce(self.body(*tensors, **options), weight, self.reduction, within=within)
+        logits, link = tensors[0], self.card.link
+        finite = tamed(logits) if link in ("logit", "softmax") else None
+        if finite is None:
+            result = self.body(*tensors, **options)
+        else:
+            result = self.body(finite, *tensors[1:], **options)
+            result = with_limit(result, logits, self.way, softmax=link == "softmax")
+        return reduce(result, weight, self.reduction, within=within)
 
     def compute(self, within: torch.dtype | None = None) -> Tensor:
         """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
