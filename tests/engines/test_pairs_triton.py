@@ -145,8 +145,7 @@ def test_engine_with_these_kernels(
     weight = torch.arange(19) % 3 / 2
     expected = worked_out(name, "cpu", reduction=reduction, sample_weight=weight)
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "LEAST", 8)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0})
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 8)
     monkeypatch.setattr(matched, "kernels_for", lambda scores: kernels())
     found = worked_out(name, "cpu", reduction=reduction, sample_weight=weight)
     for left, right in zip(found, expected, strict=True):
@@ -160,8 +159,7 @@ def test_engine_with_these_kernels(
 def test_engine_on_a_gpu(name: str, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = worked_out(name, "cpu", reduction=reduction)
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "LEAST", 8)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 8)
     with torch.cuda.device(0):
         torch.cuda.set_sync_debug_mode("error")
         try:
