@@ -283,7 +283,7 @@ class Kernels(NamedTuple):
             "LARGEST": info.max / 256,
             "GAMMA": self.measure.gamma or 0.0,
             "COST": self.measure.gamma is not None,
-            "FOCAL": bool(self.measure.gamma),
+            "FOCAL": (self.measure.gamma or 0.0) > 0,
             "DTYPE": tl.float64 if double else tl.float32,
             "COLUMNS": COLUMNS,
         }
