@@ -13,7 +13,7 @@ from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.card import Card
 from lossmith.core.catalogue import cards
-from lossmith.engines import blocks, in_cache, one_pass
+from lossmith.engines import blocks, in_cache, one_pass, passes
 from lossmith.engines.choice import engine
 
 ORACLES = Path(__file__).parents[1] / "oracles"
