@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith import train as train
+    from lossmith import transform as transform
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.core.signature import Signature, elementwise
     from lossmith.engines.choice import engine, explain_path, one_pass
+    from lossmith.engines.rows.statistics import SoftmaxStatistics, softmax_statistics
     from lossmith.losses.classification.asymmetric import AsymmetricLoss, asymmetric_loss
     from lossmith.losses.classification.balanced_softmax import (
         BalancedSoftmaxLoss,
@@ -99,9 +101,11 @@ if TYPE_CHECKING:
     )
     from lossmith.losses.distribution.js_div import (
         JSDistanceLoss,
+        JSDivFromLogitsLoss,
         JSDivLoss,
         js_distance_loss,
         js_div,
+        js_div_from_logits_loss,
     )
     from lossmith.losses.distribution.kl_div import (
         KLDivFromLogitsLoss,
@@ -112,6 +116,14 @@ if TYPE_CHECKING:
         kl_div_from_logits_loss,
         kl_div_from_probabilities_loss,
         kl_div_with_logits_loss,
+    )
+    from lossmith.losses.distribution.reverse_kl_div import (
+        ReverseKLDivFromLogitsLoss,
+        reverse_kl_div_from_logits_loss,
+    )
+    from lossmith.losses.distribution.total_variation import (
+        TotalVariationFromLogitsLoss,
+        total_variation_from_logits_loss,
     )
     from lossmith.losses.elementwise.adaptive import (
         AdaptiveBarronLoss,
@@ -149,6 +161,14 @@ if TYPE_CHECKING:
     from lossmith.losses.elementwise.tweedie import TweedieLoss, tweedie_loss
     from lossmith.losses.elementwise.welsch import WelschLoss, welsch_loss
     from lossmith.losses.embedding.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
+    from lossmith.losses.embedding.batch_triplet import (
+        BatchAllTripletLoss,
+        BatchHardTripletLoss,
+        SemiHardTripletLoss,
+        batch_all_triplet_loss,
+        batch_hard_triplet_loss,
+        semi_hard_triplet_loss,
+    )
     from lossmith.losses.embedding.center import CenterLoss, center_loss
     from lossmith.losses.embedding.contrastive import ContrastiveLoss, contrastive_loss
     from lossmith.losses.embedding.cosine_embedding import (
@@ -162,7 +182,13 @@ if TYPE_CHECKING:
         info_nce_loss,
         nt_xent_loss,
     )
+    from lossmith.losses.embedding.mmd import MMDLoss, mmd_loss
+    from lossmith.losses.embedding.multi_similarity import (
+        MultiSimilarityLoss,
+        multi_similarity_loss,
+    )
     from lossmith.losses.embedding.siglip import SigLIPLoss, siglip_loss
+    from lossmith.losses.embedding.supcon import SupConLoss, supcon_loss
     from lossmith.losses.embedding.triplet_margin import (
         TripletMarginLoss,
         TripletMarginWithDistanceLoss,
@@ -219,8 +245,10 @@ if TYPE_CHECKING:
         ctc_loss,
         ctc_with_logits_loss,
     )
+    from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
+    from lossmith.transform.linear_head import linear_head
 
 __version__ = "0.1.0"
 
@@ -234,6 +262,8 @@ __all__ = [
     "BalancedSoftmaxLoss",
     "BarlowTwinsLoss",
     "BarronLoss",
+    "BatchAllTripletLoss",
+    "BatchHardTripletLoss",
     "BinaryDiceFocalLoss",
     "BinaryDiceLoss",
     "BinaryFocalTverskyLoss",
@@ -273,6 +303,7 @@ __all__ = [
     "HuberLoss",
     "InfoNCELoss",
     "JSDistanceLoss",
+    "JSDivFromLogitsLoss",
     "JSDivLoss",
     "JaccardLoss",
     "KLDivFromLogitsLoss",
@@ -295,11 +326,13 @@ __all__ = [
     "LovaszHingeLoss",
     "LovaszSoftmaxLoss",
     "MCCLoss",
+    "MMDLoss",
     "MSELoss",
     "MarginRankingLoss",
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
+    "MultiSimilarityLoss",
     "MulticlassHingeLoss",
     "NLLLoss",
     "NLLLoss2d",
@@ -312,8 +345,11 @@ __all__ = [
     "PolyLoss",
     "PseudoHuberLoss",
     "RMSELoss",
+    "RNNTLoss",
     "RankNetLoss",
     "RegionStatistics",
+    "ReverseKLDivFromLogitsLoss",
+    "SemiHardTripletLoss",
     "SigLIPLoss",
     "SigmoidFocalLoss",
     "Signature",
@@ -321,9 +357,12 @@ __all__ = [
     "SoftBootstrappingLoss",
     "SoftF1Loss",
     "SoftMarginLoss",
+    "SoftmaxStatistics",
     "SquaredHingeLoss",
     "Sum",
+    "SupConLoss",
     "SymmetricCrossEntropyLoss",
+    "TotalVariationFromLogitsLoss",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "TukeyLoss",
@@ -339,6 +378,8 @@ __all__ = [
     "barlow_twins_loss",
     "barron_loss",
     "barron_nll_loss",
+    "batch_all_triplet_loss",
+    "batch_hard_triplet_loss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "binary_dice_focal_loss",
@@ -391,6 +432,7 @@ __all__ = [
     "jaccard_loss",
     "js_distance_loss",
     "js_div",
+    "js_div_from_logits_loss",
     "kl_div",
     "kl_div_from_logits_loss",
     "kl_div_from_probabilities_loss",
@@ -403,6 +445,7 @@ __all__ = [
     "laplace_nll_loss",
     "ldam_loss",
     "linear_cross_entropy",
+    "linear_head",
     "listmle_loss",
     "listnet_loss",
     "log_cosh_loss",
@@ -413,8 +456,10 @@ __all__ = [
     "lovasz_softmax_loss",
     "margin_ranking_loss",
     "mcc_loss",
+    "mmd_loss",
     "mse_loss",
     "multi_margin_loss",
+    "multi_similarity_loss",
     "multiclass_hinge_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -427,7 +472,10 @@ __all__ = [
     "poly_loss",
     "pseudo_huber_loss",
     "ranknet_loss",
+    "reverse_kl_div_from_logits_loss",
     "rmse_loss",
+    "rnnt_loss",
+    "semi_hard_triplet_loss",
     "siglip_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
@@ -435,8 +483,11 @@ __all__ = [
     "soft_f1_loss",
     "soft_margin_loss",
     "softmax",
+    "softmax_statistics",
     "squared_hinge_loss",
+    "supcon_loss",
     "symmetric_cross_entropy_loss",
+    "total_variation_from_logits_loss",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
@@ -458,6 +509,8 @@ _HOME = {
     "BalancedSoftmaxLoss": "lossmith.losses.classification.balanced_softmax",
     "BarlowTwinsLoss": "lossmith.losses.embedding.barlow_twins",
     "BarronLoss": "lossmith.losses.elementwise.adaptive",
+    "BatchAllTripletLoss": "lossmith.losses.embedding.batch_triplet",
+    "BatchHardTripletLoss": "lossmith.losses.embedding.batch_triplet",
     "BinaryDiceFocalLoss": "lossmith.losses.region.dice_focal",
     "BinaryDiceLoss": "lossmith.losses.region.dice",
     "BinaryFocalTverskyLoss": "lossmith.losses.region.focal_tversky",
@@ -497,6 +550,7 @@ _HOME = {
     "HuberLoss": "lossmith.losses.elementwise.huber",
     "InfoNCELoss": "lossmith.losses.embedding.info_nce",
     "JSDistanceLoss": "lossmith.losses.distribution.js_div",
+    "JSDivFromLogitsLoss": "lossmith.losses.distribution.js_div",
     "JSDivLoss": "lossmith.losses.distribution.js_div",
     "JaccardLoss": "lossmith.losses.region.jaccard",
     "KLDivFromLogitsLoss": "lossmith.losses.distribution.kl_div",
@@ -519,11 +573,13 @@ _HOME = {
     "LovaszHingeLoss": "lossmith.losses.region.lovasz",
     "LovaszSoftmaxLoss": "lossmith.losses.region.lovasz",
     "MCCLoss": "lossmith.losses.region.mcc",
+    "MMDLoss": "lossmith.losses.embedding.mmd",
     "MSELoss": "lossmith.losses.elementwise.mse",
     "MarginRankingLoss": "lossmith.losses.ranking.margin_ranking",
     "MultiLabelMarginLoss": "lossmith.losses.classification.multilabel_margin",
     "MultiLabelSoftMarginLoss": "lossmith.losses.classification.multilabel_soft_margin",
     "MultiMarginLoss": "lossmith.losses.classification.multi_margin",
+    "MultiSimilarityLoss": "lossmith.losses.embedding.multi_similarity",
     "MulticlassHingeLoss": "lossmith.losses.classification.multiclass_hinge",
     "NLLLoss": "lossmith.losses.classification.nll",
     "NLLLoss2d": "lossmith.losses.classification.nll",
@@ -536,8 +592,11 @@ _HOME = {
     "PolyLoss": "lossmith.losses.classification.poly",
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
+    "RNNTLoss": "lossmith.losses.sequence.rnnt",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
     "RegionStatistics": "lossmith.losses.region.statistics",
+    "ReverseKLDivFromLogitsLoss": "lossmith.losses.distribution.reverse_kl_div",
+    "SemiHardTripletLoss": "lossmith.losses.embedding.batch_triplet",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
     "Signature": "lossmith.core.signature",
@@ -545,9 +604,12 @@ _HOME = {
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
     "SoftF1Loss": "lossmith.losses.region.soft_f1",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
+    "SoftmaxStatistics": "lossmith.engines.rows.statistics",
     "SquaredHingeLoss": "lossmith.losses.classification.hinge",
     "Sum": "lossmith.core.module",
+    "SupConLoss": "lossmith.losses.embedding.supcon",
     "SymmetricCrossEntropyLoss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "TotalVariationFromLogitsLoss": "lossmith.losses.distribution.total_variation",
     "TripletMarginLoss": "lossmith.losses.embedding.triplet_margin",
     "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
@@ -563,6 +625,8 @@ _HOME = {
     "barlow_twins_loss": "lossmith.losses.embedding.barlow_twins",
     "barron_loss": "lossmith.losses.elementwise.adaptive",
     "barron_nll_loss": "lossmith.losses.elementwise.adaptive",
+    "batch_all_triplet_loss": "lossmith.losses.embedding.batch_triplet",
+    "batch_hard_triplet_loss": "lossmith.losses.embedding.batch_triplet",
     "binary_cross_entropy": "lossmith.losses.classification.binary_cross_entropy",
     "binary_cross_entropy_with_logits": "lossmith.losses.classification.binary_cross_entropy",
     "binary_dice_focal_loss": "lossmith.losses.region.dice_focal",
@@ -615,6 +679,7 @@ _HOME = {
     "jaccard_loss": "lossmith.losses.region.jaccard",
     "js_distance_loss": "lossmith.losses.distribution.js_div",
     "js_div": "lossmith.losses.distribution.js_div",
+    "js_div_from_logits_loss": "lossmith.losses.distribution.js_div",
     "kl_div": "lossmith.losses.distribution.kl_div",
     "kl_div_from_logits_loss": "lossmith.losses.distribution.kl_div",
     "kl_div_from_probabilities_loss": "lossmith.losses.distribution.kl_div",
@@ -627,6 +692,7 @@ _HOME = {
     "laplace_nll_loss": "lossmith.losses.elementwise.laplace_nll",
     "ldam_loss": "lossmith.losses.classification.ldam",
     "linear_cross_entropy": "lossmith.losses.classification.linear_cross_entropy",
+    "linear_head": "lossmith.transform.linear_head",
     "listmle_loss": "lossmith.losses.ranking.listmle",
     "listnet_loss": "lossmith.losses.ranking.listnet",
     "log_cosh_loss": "lossmith.losses.elementwise.log_cosh",
@@ -637,8 +703,10 @@ _HOME = {
     "lovasz_softmax_loss": "lossmith.losses.region.lovasz",
     "margin_ranking_loss": "lossmith.losses.ranking.margin_ranking",
     "mcc_loss": "lossmith.losses.region.mcc",
+    "mmd_loss": "lossmith.losses.embedding.mmd",
     "mse_loss": "lossmith.losses.elementwise.mse",
     "multi_margin_loss": "lossmith.losses.classification.multi_margin",
+    "multi_similarity_loss": "lossmith.losses.embedding.multi_similarity",
     "multiclass_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
     "multilabel_margin_loss": "lossmith.losses.classification.multilabel_margin",
     "multilabel_soft_margin_loss": "lossmith.losses.classification.multilabel_soft_margin",
@@ -651,7 +719,10 @@ _HOME = {
     "poly_loss": "lossmith.losses.classification.poly",
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
+    "reverse_kl_div_from_logits_loss": "lossmith.losses.distribution.reverse_kl_div",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
+    "rnnt_loss": "lossmith.losses.sequence.rnnt",
+    "semi_hard_triplet_loss": "lossmith.losses.embedding.batch_triplet",
     "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
@@ -659,8 +730,11 @@ _HOME = {
     "soft_f1_loss": "lossmith.losses.region.soft_f1",
     "soft_margin_loss": "lossmith.losses.classification.soft_margin",
     "softmax": "lossmith.core.numerics",
+    "softmax_statistics": "lossmith.engines.rows.statistics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
+    "supcon_loss": "lossmith.losses.embedding.supcon",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",
@@ -683,6 +757,7 @@ _MODULES = {
     "targets",
     "teach",
     "train",
+    "transform",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

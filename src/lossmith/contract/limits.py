@@ -1,5 +1,7 @@
 """A law of the ends of the line: what infinite logits have to give."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def infinite_logits_reach_the_limit(case: Case) -> None:
     """
     for sign in (1.0, -1.0):
 
-        def at(size: float, dtype: torch.dtype, sign: float = sign, **more: object) -> list[Tensor]:
+        def at(size: float, dtype: torch.dtype, sign: float = sign, **more: Any) -> list[Tensor]:
             first, *rest = case.sample(77, dtype)
             sides = list(case.way.tensors.values())[1:]  # a label in doubt has an infinite limit
             rest = [t.round() if d.name == "unit" else t for t, d in zip(rest, sides, strict=True)]
@@ -35,7 +37,8 @@ def infinite_logits_reach_the_limit(case: Case) -> None:
         settled = torch.isclose(near, far, rtol=1e-5, atol=1e-6)
         limit = torch.where(settled, far, torch.inf).float()
         ones = torch.ones_like(limit)
-        for path in ({}, {"sample_weight": ones}):  # a kernel of its own; the plain function
+        paths: tuple[dict[str, Any], ...] = ({}, {"sample_weight": ones})
+        for path in paths:  # a kernel of its own, if there is one; the plain function
             for reduction, expected in (("none", limit), ("sum", limit.sum())):
                 what = f"{reduction} at {sign} infinity, {', '.join(path) or 'no weights'}"
                 value, found = at(torch.inf, torch.float32, reduction=reduction, **path)
