@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from lossmith.contract.api import pairs
+from lossmith.contract.api import pairs as laws_and_cases
 from lossmith.contract.cases import Case, cases
 from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.card import Card
 from lossmith.core.catalogue import cards
-from lossmith.engines import blocks, in_cache, one_pass
+from lossmith.engines import blocks, in_cache, one_pass, pairs, passes
 from lossmith.engines.choice import engine, explain_path
 from lossmith.engines.rows import layout
 
@@ -60,7 +60,7 @@ def everything(*couplings: str, slow: bool = False) -> list[Any]:
         )
         for card in own()
         if not couplings or card.coupling in couplings
-        for law, case in pairs(card, oracle(card), slow=True)
+        for law, case in laws_and_cases(card, oracle(card), slow=True)
         if not couplings or concerns_engines(law)
     ]
 
@@ -117,6 +117,21 @@ def test_law_in_cache(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(in_cache, "SMALL", 0)
     monkeypatch.setattr(in_cache, "NARROW", 1)
     monkeypatch.setattr(in_cache, "BLOCK", 8)
+    law.run(case)
+
+
+@pytest.mark.parametrize(("law", "case"), everything("pairs", slow=True))
+def test_law_in_tiles(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "SMALL", 0)
+    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(pairs, "LEAST", 2)  # of three rows or six
+    law.run(case)
+
+
+@pytest.mark.parametrize(("law", "case"), everything("statistics", slow=True))
+def test_law_in_two_passes(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(passes, "BLOCK", 12)  # several pieces of these small tensors
     law.run(case)
 
 

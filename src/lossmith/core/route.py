@@ -77,7 +77,7 @@ class Call(NamedTuple):
     def compute(self, within: torch.dtype | None = None) -> Tensor:
         """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
         dtype, value = self.tensors[0].dtype, self.wide(within)
-        return value.to(dtype) if dtype in HALF else value
+        return value if value.dtype is dtype else value.to(dtype)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Every tensor of the call: its tensors, those among the options, the weight."""
