@@ -90,15 +90,14 @@ def _differentiated(loss: Callable[..., Terms], logits: Tensors, needs: Sequence
     leaves = [each.detach().requires_grad_(need) for each, need in zip(logits, needs, strict=True)]
     with torch.enable_grad():
         value, normaliser, *_ = loss(*leaves)
+        total = value.sum()
     if value.shape != logits[0].shape[:1]:
         rule = f"return one value per row, of shape {tuple(logits[0].shape[:1])}"
         fail("loss", rule, said(str(tuple(value.shape))))
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    slopes: list[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
-    if wanted and value.requires_grad:
-        slopes = list(
-            torch.autograd.grad(value.sum(), wanted, allow_unused=True, materialize_grads=True)
-        )
+    slopes: Sequence[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
+    if wanted and total.requires_grad:
+        slopes = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
     found = iter(slopes)
     return Rows(
         value.detach(),
@@ -135,10 +134,14 @@ def class_rows(
     by_class = None if weight is None else weight.to(out)
     own_factor = None if by_class is None else by_class[place]
 
-    top, largest = out.amax(1, keepdim=True), torch.finfo(out.dtype).max / 4
-    if not on_cpu or top.max().item() > largest:  # infinite logits mean certainty
+    top = out.amax(1, keepdim=True)
+    certain = None
+    if not on_cpu:  # infinite logits mean certainty
+        certain, largest = top == math.inf, torch.finfo(out.dtype).max / 4
         out.clamp_(max=largest)
         top = top.clamp(max=largest)
+    elif not math.isfinite(top.sum().item()):
+        return None
     out.sub_(top)
     depth = -out.gather(1, place)
     below = None
@@ -161,6 +164,8 @@ def class_rows(
     if below is not None:
         mass = classes if by_class is None else by_class.sum()
         value = value + share * (mass * log_total - below)
+    if certain is not None:
+        value = torch.where(certain & (depth > 0), math.inf, value)
     if inside is not None:
         value = torch.where(inside.unsqueeze(1), value, math.nan)
     found = Rows(
