@@ -52,7 +52,7 @@ class Head(NamedTuple):
         hidden = self.hidden[rows] if self.narrow else self.hidden[rows].to(self.dtype)
         for columns, weight in self.tiles():
             _multiply(hidden, weight.t(), out[:, columns])
-        return out if self.bias is None else out.add_(self.bias)
+        return out if self.bias is None else torch.add(out, self.bias, out=out)
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
         """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""

@@ -16,9 +16,10 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.choice import adopt
+from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_head import LinearHead
 from lossmith.engines.linear_products import Head
-from lossmith.engines.row_passes import class_rows, inner, terms
+from lossmith.engines.row_passes import inner, terms
 from lossmith.losses.classification.cross_entropy import cross_entropy
 
 Function = Callable[..., Tensor]
