@@ -199,6 +199,7 @@ if TYPE_CHECKING:
         binary_tversky_loss,
         tversky_loss,
     )
+    from lossmith.losses.sequence.crf import CRFLoss, crf_loss
     from lossmith.losses.sequence.ctc import (
         CTCLoss,
         CTCWithLogitsLoss,
@@ -206,6 +207,7 @@ if TYPE_CHECKING:
         ctc_with_logits_loss,
     )
     from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
+    from lossmith.losses.sequence.soft_dtw import SoftDTWLoss, soft_dtw_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
 
@@ -224,6 +226,7 @@ __all__ = [
     "BinaryFocalTverskyLoss",
     "BinaryJaccardLoss",
     "BinaryTverskyLoss",
+    "CRFLoss",
     "CTCLoss",
     "CTCWithLogitsLoss",
     "Card",
@@ -296,6 +299,7 @@ __all__ = [
     "Signature",
     "SmoothL1Loss",
     "SoftBootstrappingLoss",
+    "SoftDTWLoss",
     "SoftMarginLoss",
     "SquaredHingeLoss",
     "Sum",
@@ -328,6 +332,7 @@ __all__ = [
     "check_loss",
     "contrastive_loss",
     "cosine_embedding_loss",
+    "crf_loss",
     "cross_entropy",
     "ctc_loss",
     "ctc_with_logits_loss",
@@ -398,6 +403,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_bootstrapping_loss",
+    "soft_dtw_loss",
     "soft_margin_loss",
     "softmax",
     "squared_hinge_loss",
@@ -425,6 +431,7 @@ _HOME = {
     "BinaryFocalTverskyLoss": "lossmith.losses.region.focal_tversky",
     "BinaryJaccardLoss": "lossmith.losses.region.jaccard",
     "BinaryTverskyLoss": "lossmith.losses.region.tversky",
+    "CRFLoss": "lossmith.losses.sequence.crf",
     "CTCLoss": "lossmith.losses.sequence.ctc",
     "CTCWithLogitsLoss": "lossmith.losses.sequence.ctc",
     "Card": "lossmith.core.card",
@@ -497,6 +504,7 @@ _HOME = {
     "Signature": "lossmith.core.signature",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
+    "SoftDTWLoss": "lossmith.losses.sequence.soft_dtw",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
     "SquaredHingeLoss": "lossmith.losses.classification.hinge",
     "Sum": "lossmith.core.module",
@@ -529,6 +537,7 @@ _HOME = {
     "check_loss": "lossmith.contract.api",
     "contrastive_loss": "lossmith.losses.embedding.contrastive",
     "cosine_embedding_loss": "lossmith.losses.embedding.cosine_embedding",
+    "crf_loss": "lossmith.losses.sequence.crf",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "ctc_loss": "lossmith.losses.sequence.ctc",
     "ctc_with_logits_loss": "lossmith.losses.sequence.ctc",
@@ -599,6 +608,7 @@ _HOME = {
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "soft_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",
+    "soft_dtw_loss": "lossmith.losses.sequence.soft_dtw",
     "soft_margin_loss": "lossmith.losses.classification.soft_margin",
     "softmax": "lossmith.core.numerics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
