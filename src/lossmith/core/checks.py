@@ -40,7 +40,7 @@ def debug() -> Generator[None]:
 def describe(value: object) -> str:
     """Short, exact text for a value in an error message."""
     if isinstance(value, Tensor):
-        if value.ndim == 0 and not transforming() and value.device.type == "cpu":
+        if value.ndim == 0 and not transforming() and value.is_cpu:
             return repr(value.item())
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     return repr(value)
@@ -80,7 +80,7 @@ def bare(tensor: Tensor) -> Tensor:
 
 def checkable(tensor: Tensor) -> bool:
     """Whether values of ``tensor`` may be looked at now without stalling a device."""
-    return tensor.device.type == "cpu" or (_debugging and tensor.device.type != "meta")
+    return tensor.is_cpu or (_debugging and tensor.device.type != "meta")
 
 
 def require_range(name: str, rule: str, tensor: Tensor, low: float, high: float) -> None:

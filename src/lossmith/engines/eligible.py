@@ -39,7 +39,7 @@ def undefined(value: Tensor) -> bool:
     free on the CPU; elsewhere it would synchronise, and the answer is yes without looking.
     ``inf - inf`` may raise a false alarm.
     """
-    if value.device.type != "cpu":
+    if not value.is_cpu:
         return True
     return math.isnan((value if value.ndim == 0 else value.detach().sum()).item())
 

@@ -7,7 +7,7 @@ the plain function instead, so derivatives of any order are those of the plain f
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,41 +28,48 @@ def reduced(value: Tensor, reduction: int) -> Tensor:
     return value.sum() if reduction == _SUM else value
 
 
+class _Record(NamedTuple):
+    """What the backward pass needs besides the saved tensors."""
+
+    pull: Pull
+    plain: Callable[..., Tensor]
+    reduction: int
+    divisor: int
+    leaves: int
+    others: int
+
+
 class _Known(torch.autograd.Function):
+    # One record in place of its parts: every argument of ``apply`` costs as much as a small kernel
+
     @staticmethod
     def forward(
         ctx: Any,
-        boxed: tuple[Tensor],  # as an argument itself it would come out as a view
-        reduction: int,
-        done: bool,
-        pull: Pull,
-        plain: Callable[..., Tensor],
-        counts: tuple[int, int],
-        *tensors: Tensor,
+        result: tuple[Tensor],  # as an argument itself it would come out as a view
+        record: _Record,
+        saved: tuple[Tensor, ...],
+        *leaves: Tensor,
     ) -> Tensor:
-        (value,) = boxed
-        ctx.save_for_backward(*tensors)
-        ctx.pull, ctx.plain, ctx.counts, ctx.reduction = pull, plain, counts, reduction
-        ctx.divisor = value.numel() if reduction == _MEAN and not done else 1
-        return value if done else reduced(value, reduction)
+        ctx.save_for_backward(*leaves, *saved)
+        ctx.record = record
+        return result[0]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        count, end = ctx.counts
-        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[6 : 6 + count]
-        leaves, kept = tensors[:count], tensors[end:]
+        (grad,), record = grads, ctx.record
+        needed, tensors = ctx.needs_input_grad[3:], ctx.saved_tensors
+        leaves = tensors[: record.leaves]
         if torch.is_grad_enabled():  # create_graph
             # views stand for the leaves, which may depend on one another or be one tensor
-            leaves = tuple(leaf.view_as(leaf) for leaf in leaves)
+            leaves = tuple([leaf.view_as(leaf) for leaf in leaves])
             wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-            value = reduced(ctx.plain(*leaves, *tensors[count:end]), ctx.reduction)
+            others = tensors[record.leaves : record.leaves + record.others]
+            value = reduced(record.plain(*leaves, *others), record.reduction)
             slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
-            pulls = tuple(next(slopes) if need else None for need in needed)
-        else:
-            each = grad if ctx.divisor == 1 else grad / ctx.divisor
-            pulls = ctx.pull(each, needed, leaves, *kept)
-        return None, None, None, None, None, None, *pulls, *[None] * (len(tensors) - count)
+            return None, None, None, *[next(slopes) if need else None for need in needed]
+        each = grad if record.divisor == 1 else grad / record.divisor
+        kept = tensors[record.leaves + record.others :]
+        return None, None, None, *record.pull(each, needed, leaves, *kept)
 
 
 def with_pull(
@@ -90,10 +97,10 @@ def with_pull(
         done: ``value`` is reduced already, by a kernel whose backward pass knows of it: ``pull``
             gets the gradient of the reduced value as it is.
     """
-    counts = len(leaves), len(leaves) + len(others)
-    return _Known.apply(  # type: ignore[no-any-return]
-        (value,), reduction, done, pull, plain, counts, *leaves, *others, *kept
-    )
+    divisor = value.numel() if reduction == _MEAN and not done else 1
+    record = _Record(pull, plain, reduction, divisor, len(leaves), len(others))
+    result = value if done else reduced(value, reduction)
+    return _Known.apply((result,), record, (*others, *kept), *leaves)  # type: ignore[no-any-return]
 
 
 def squares_fit(*lengths: Tensor) -> bool:
@@ -101,7 +108,7 @@ def squares_fit(*lengths: Tensor) -> bool:
 
     On the CPU only: elsewhere the look would stall the device, and the answer is no.
     """
-    if lengths[0].device.type != "cpu":
+    if not lengths[0].is_cpu:
         return False
     info = torch.finfo(lengths[0].dtype)
     every = torch.cat(lengths)

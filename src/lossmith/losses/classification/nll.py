@@ -23,7 +23,7 @@ def _kernel(
     ignore_index: int = -100,
 ) -> Tensor | None:
     # its backward pass refuses channels-last, its mean over nothing divides 0 by 0
-    if weight is not None or not input.is_contiguous() or input.device.type != "cpu":
+    if weight is not None or not input.is_contiguous() or not input.is_cpu:
         return None
     value = cast(Any, kernels).nll_loss_nd(input, target, None, reduction, ignore_index)
     return None if undefined(value) else value

@@ -35,7 +35,7 @@ def floored(name: str, spread: Tensor, eps: float) -> Tensor:
     if eps == 0:
         require_all(name, "be > 0 if eps is 0", spread > 0, spread)
         return spread
-    if eager(spread) and spread.device.type == "cpu" and spread.numel():
+    if eager(spread) and spread.is_cpu and spread.numel():
         smallest = spread.detach().amin()
         if smallest >= eps:  # one look instead of four kernels and their gradients
             return spread

@@ -50,7 +50,7 @@ def _native(
     eps: float = EPS,
     swap: bool = False,
 ) -> Tensor | None:
-    if anchor.device.type != "cpu" or p not in (1, 2) or eps < EPS or margin > LARGEST:
+    if not anchor.is_cpu or p not in (1, 2) or eps < EPS or margin > LARGEST:
         return None
     leaves = (anchor, positive, negative)
     if anchor.numel() >= SMALL and p == 2 and not swap:

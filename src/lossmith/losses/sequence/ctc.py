@@ -141,7 +141,7 @@ def _native(
     logits: bool = False,
 ) -> Tensor | None:
     """Checks, losses, reduction and gradient with few kernels, for the common case."""
-    if scores.ndim == 2 or not eager(scores) or scores.device.type != "cpu":
+    if scores.ndim == 2 or not eager(scores) or not scores.is_cpu:
         return None
     classes, places = scores.shape[2], targets.shape[1]
     steps, counts = input_lengths.tolist(), target_lengths.tolist()
