@@ -123,8 +123,7 @@ def test_law_in_cache(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(("law", "case"), everything("pairs", slow=True))
 def test_law_in_tiles(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0, "cuda": 0})
-    monkeypatch.setattr(pairs, "LEAST", 2)  # of three rows or six
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 2)  # of three rows or six
     law.run(case)
 
 

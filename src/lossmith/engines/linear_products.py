@@ -106,7 +106,7 @@ class Sums:
         if self.hidden is not None:
             out = self.hidden[rows]
             for columns, weight in self.head.tiles():
-                _multiply(slope[:, columns], weight, out, add=bool(columns.start))
+                _multiply(slope[:, columns], weight, out, add=columns.start > 0)
             if not narrow:
                 out.mul_(column)
         if self.weight is not None:

@@ -48,7 +48,8 @@ def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
     }[name]
     sharpness = 1 / call.options.get("temperature", 1.0)
     frame = frame_on_device(call)
-    numbers = kernels.divergence(*(rows_of(t) for t in call.tensors), kind, sharpness)
+    first, second = (rows_of(t) for t in call.tensors)
+    numbers = kernels.divergence(first, second, kind, sharpness)
 
     def pull(
         grad: Tensor, needed: tuple[bool, bool], leaves: tuple[Tensor, ...], *kept: Tensor

@@ -75,14 +75,16 @@ def reverse(both: Both, needs: tuple[bool, ...]) -> Tensor:
 
 def jensen_shannon(both: Both, needs: tuple[bool, ...]) -> Tensor:
     """The mean of KL(p || m) and KL(q || m), m the mean of p and q."""
-    p, q, u, _, (to_input, to_target), _ = both
-    over_p = both.half().abs_().log1p_().add_(torch.clamp(u, max=0, out=to_input))  # log(p / m)
-    over_q = torch.sub(over_p, u, out=u)
-    one, other = both.mean(p, over_p, to_input), both.mean(q, over_q, to_target)
-    if needs[0]:
-        torch.mul(p.mul_(0.5), over_p.sub_(one), out=to_input)
+    p, q, u, spare, (to_input, to_target), _ = both
+    near = both.half().abs_().log1p_()
+    # each from u itself: their difference is u, and would swallow them where u is large
+    over_q = torch.sub(near, torch.clamp(u, min=0, out=to_input), out=to_input)  # log(q / m)
+    over_p = u.clamp_(max=0).add_(near)  # log(p / m)
+    one, other = both.mean(p, over_p, spare), both.mean(q, over_q, spare)
     if needs[1]:
         torch.mul(q.mul_(0.5), over_q.sub_(other), out=to_target)
+    if needs[0]:
+        torch.mul(p.mul_(0.5), over_p.sub_(one), out=to_input)
     return 0.5 * (one + other)
 
 
@@ -104,6 +106,7 @@ def between(divergence: Divergence) -> Rows:
     """The engine of a divergence of two tensors of logits, both divided by a ``temperature``."""
 
     def kernel(call: Call, needs: tuple[bool, ...]) -> Done | None:
+        """By blocks of rows. On the CPU only."""
         layout = Layout(call.tensors[0])
         first, second = (layout.grid(t) for t in call.tensors)
         frame = frame_of(call, layout)

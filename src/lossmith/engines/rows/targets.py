@@ -35,13 +35,14 @@ def against(describe: Callable[..., Against]) -> Rows:
 class Row(NamedTuple):
     """Of each row the class, its factor, the factor of the slopes, and whether it is absent."""
 
-    index: Tensor
+    place: Tensor
     factor: Tensor | None
     scale: Tensor
     absent: Tensor | None
 
 
 def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
+    """By blocks of rows. On the CPU only."""
     logits, target = call.tensors
     layout = Layout(logits)
     grid = layout.grid(logits)
@@ -75,9 +76,9 @@ def _piece(
     With R, the exponentials of the other classes, and e that of the own one, ``-log p`` is
     ``log1p(R / e)``: nothing cancels, however likely the class.
     """
-    deep = bool(loss.smoothing or loss.z_loss)
+    deep = loss.smoothing > 0 or loss.z_loss > 0
     lowered = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
-    place = row.index
+    place = row.place
     own = out.gather(1, place)
     out.scatter_(1, place, 0.0)  # in place, since a fresh megabyte costs more than the arithmetic
     rest = out.sum(1, keepdim=True)
@@ -124,8 +125,8 @@ def _on_device(call: Call, loss: Against) -> Done:
         loss = loss._replace(weight=loss.weight.to(frame.dtype))
         factor = loss.weight[index]  # type: ignore[index]
         frame = frame.divided_by(factor)
-    given = (index, loss.weight, *loss.head)
-    top, own, rest, depth, _, below = kernels.gauge(flat, *given)
+    scale, softcap, shift = loss.head
+    top, own, rest, depth, _, below = kernels.gauge(flat, index, loss.weight, scale, softcap, shift)
     whole = own + rest
     deep = whole.log()
     gauge = Gauge(own, rest, whole, top - depth + deep, top, below)
@@ -136,15 +137,15 @@ def _on_device(call: Call, loss: Against) -> Done:
     value = value.masked_fill(wrong, math.nan)
 
     def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> tuple[Tensor]:
-        top, deep, against, away, scale = kept
-        scale = scale * grad.reshape(-1)
+        top, deep, against, away, each = kept
+        each = each * grad.reshape(-1)
         flat = rows_of(leaves[0])
-        spread = (scale * against).masked_fill(wrong, math.nan)
-        smooth = scale * (loss.smoothing / classes)
-        numbers = torch.stack([top, spread, torch.zeros_like(top), smooth, scale * away, deep])
+        spread = (each * against).masked_fill(wrong, math.nan)
+        smooth = each * (loss.smoothing / classes)
+        numbers = torch.stack([top, spread, torch.zeros_like(top), smooth, each * away, deep])
         over = loss.overwrite and flat.data_ptr() == leaves[0].data_ptr()
         out = flat.detach() if over else torch.empty_like(flat)
-        kernels.slopes(flat, *given, numbers, out)
+        kernels.slopes(flat, index, loss.weight, scale, softcap, shift, numbers, out)
         if over:  # whoever needs the logits shall hear of it
             torch.autograd.graph.increment_version(leaves[0])
         return (logits_of(out, leaves[0].shape),)
@@ -185,7 +186,7 @@ def settle(gauge: Gauge, row: Row, loss: Against, classes: int) -> tuple[Tensor,
         lse = gauge.top + depth
         value = value + smooth * (mass * depth + gauge.below) + loss.z_loss * lse * lse
         every = smooth * mass + 2 * loss.z_loss * lse
-        own_part = smooth if loss.weight is None else smooth * loss.weight[row.index]
+        own_part = smooth if loss.weight is None else smooth * loss.weight[row.place]
         away, against = away + every * own / whole - own_part, against + every
     return value, away, against
 

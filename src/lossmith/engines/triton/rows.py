@@ -4,8 +4,10 @@ A program takes several rows where they are short, and goes along them by blocks
 long, with the largest logit so far. Sums go on in as many lanes as a block is wide and are added up
 at the end; all arithmetic is in float32, to which the series below are cut.
 """
-# pyright: basic, reportArgumentType=false
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 # (the arguments of a kernel have the types of Triton's language, which Python cannot name)
+
+from typing import Any
 
 import torch
 import triton
@@ -268,7 +270,7 @@ def _rows(logits: Tensor) -> Tensor:
     return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
 
 
-def _shape(logits: Tensor) -> dict[str, int]:
+def _shape(logits: Tensor) -> dict[str, Any]:
     """How many rows and classes a program takes at once."""
     width = min(WIDE, triton.next_power_of_2(logits.shape[1]))
     return {"WIDTH": width, "HIGH": max(1, TILE // width)}
