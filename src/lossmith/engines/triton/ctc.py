@@ -4,7 +4,7 @@ The blanks and the symbols of a sample lie in two vectors, so that a step moves 
 place and nothing else. All of it in logarithms and in float64: the steps of a sample wait for each
 other, and the digits cost no time beside that.
 """
-# pyright: basic, reportArgumentType=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false
 # (the arguments of a kernel have the types of Triton's language, which Python cannot name)
 
 import torch
