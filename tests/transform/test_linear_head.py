@@ -145,7 +145,7 @@ def test_few_logits_are_computed_at_once(monkeypatch):
     tensors, target = layer(7), labels(7)
     loss = lm.linear_head(lm.cross_entropy)
     path = lm.explain_path(loss, *tensors[:2], target)
-    assert str(path) == "plain: 287 logits, and up to 262144 blocks gain nothing"
+    assert str(path) == "plain: 287 logits, and up to 4194304 blocks gain nothing"
     value = loss(*tensors[:2], target, bias=tensors[2])
     leaves, logits = dense(tensors)
     truth = F.cross_entropy(logits, target)
