@@ -69,27 +69,25 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
     if formula.few is not None and input.numel() <= SMALL:
         return _in_few_kernels(formula, input, target, reduction)
     x, y = input.detach().contiguous(), target.contiguous()
-    if formula.by_row:
-        x = x.view(-1, x.shape[-1])
-        y = y.view(x.shape if y.shape == input.shape else -1)
-    else:
-        x, y = x.view(-1), y.view(-1)
-    values = x.new_empty(len(x)) if reduction == _NONE else None
+    # in their final shapes: a view could not be edited in place by the caller
+    values = (
+        x.new_empty(x.shape[:-1] if formula.by_row else x.shape) if reduction == _NONE else None
+    )
     slopes = torch.empty_like(x) if input.requires_grad and torch.is_grad_enabled() else None
+    rows = x.view(-1, x.shape[-1]) if formula.by_row else x.view(-1)
+    labels = y.view(rows.shape if y.shape == x.shape else -1)
+    into = None if values is None else values.view(-1)
+    down = None if slopes is None else slopes.view(rows.shape)
+    share = 1 / len(rows) if reduction == _MEAN else 1.0
     with torch.inference_mode():  # its kernels are called faster
-        total = _fill(formula, x, y, values, slopes, 1 / len(x) if reduction == _MEAN else 1.0)
+        total = _fill(formula, rows, labels, into, down, share)
     if not math.isfinite(total):
         return None
-    if values is None:
-        result = x.new_tensor(total)
-    else:
-        result = values.view(input.shape[:-1] if formula.by_row else input.shape)
+    result = x.new_tensor(total) if values is None else values
     if slopes is None:
         return result
-    kept, leaves, others = (slopes.view_as(input),), (input,), (target,)
-    return with_pull(
-        result, reduction, _pull, formula.plain, leaves=leaves, others=others, kept=kept, done=True
-    )
+    given = {"leaves": (input,), "others": (target,), "kept": (slopes,)}
+    return with_pull(result, reduction, _pull, formula.plain, **given, done=True)
 
 
 def _in_few_kernels(
