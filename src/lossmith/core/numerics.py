@@ -126,7 +126,7 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     if p == 1:
         return size.sum(dim)
     # A factor of its own gradient-free kind: norm(x) = largest * norm(x / largest) for any value.
-    unit = _power_of_two(largest)
+    unit = power_of_two(largest)
     scaled = x / unit
     if p == 2:
         root = safe_sqrt((scaled * scaled).sum(dim))
@@ -139,7 +139,7 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     return root * unit.squeeze(dim)
 
 
-def _power_of_two(x: Tensor) -> Tensor:
+def power_of_two(x: Tensor) -> Tensor:
     """The power of two at or below each ``x``, by which division is exact; 1 for 0, inf and NaN."""
     return torch.where((x > 0) & x.isfinite(), x, 1.0).log2().floor().exp2()
 
@@ -152,7 +152,7 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
     if x.shape[dim] == 0:
         return x
     largest = x.abs().amax(dim, keepdim=True).detach()
-    scaled = x / _power_of_two(largest)
+    scaled = x / power_of_two(largest)
     square = (scaled * scaled).sum(dim, keepdim=True)
     zero = square == 0
     return scaled * torch.where(zero, 0.0, torch.where(zero, 1.0, square).rsqrt())
@@ -198,6 +198,13 @@ def masked_logsumexp(input: Tensor, keep: Tensor, *, dim: int) -> Tensor:
     """``log sum exp`` over the kept entries; finite and without gradient where none is kept."""
     lowest = torch.finfo(input.dtype).min / 4
     return torch.logsumexp(torch.where(keep, input, lowest), dim)
+
+
+def softcapped(logits: Tensor, scale: float = 1.0, softcap: float | None = None) -> Tensor:
+    """``softcap tanh(scale x / softcap)``; without a cap ``scale x``."""
+    if softcap is not None:
+        return softcap * torch.tanh(logits * (scale / softcap))
+    return logits if scale == 1.0 else scale * logits
 
 
 def take_class(values: Tensor, index: Tensor, *, dim: int = 1) -> Tensor:

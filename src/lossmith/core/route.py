@@ -17,7 +17,12 @@ SMALL = 1 << 15
 
 
 class Engine(Protocol):
-    """A loss's own way to compute a call; it returns None to decline."""
+    """A loss's own way to compute a call; it returns None to decline.
+
+    One with a true attribute ``early`` is offered large calls before absent samples are filled and
+    tensor values looked at, which would cost a pass over the tensors each: it sees to both, and
+    declines where the value checks have something to say.
+    """
 
     def __call__(self, call: "Call") -> Tensor | None:
         """The value, connected to its arguments."""
@@ -72,7 +77,7 @@ class Call(NamedTuple):
     def compute(self, within: torch.dtype | None = None) -> Tensor:
         """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
         dtype, value = self.tensors[0].dtype, self.wide(within)
-        return value.to(dtype) if dtype in HALF else value
+        return value if value.dtype is dtype else value.to(dtype)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Every tensor of the call: its tensors, those among the options, the weight."""
@@ -94,7 +99,12 @@ _route: Route | None = None
 
 def current(elements: int) -> Route | None:
     """The engine that a call of this size is offered to first; it returns None to decline."""
-    return _route if elements > SMALL else None
+    return _route if large(elements) else None
+
+
+def large(elements: int) -> bool:
+    """Whether a call of this size is offered to engines that leave the small ones alone."""
+    return elements > SMALL
 
 
 def follow(route: Route | None) -> Route | None:

@@ -24,7 +24,7 @@ from lossmith.engines.blocks import divisible, in_blocks
 from lossmith.engines.eligible import eager
 from lossmith.engines.pull import Pull, with_pull
 
-How = Literal["compiled", "blocks", "tiles", "plain"]
+How = Literal["compiled", "rows", "blocks", "tiles", "triton", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
 # Elements from which a generated kernel beats torch's own pair of them, launch included; measured
 # with Huber's loss on 2 threads: 2.7 times the time at 64 Ki elements, half of it at 4 Mi
@@ -39,9 +39,10 @@ class Path:
     """How a call is computed, and why.
 
     Attributes:
-        how: ``"compiled"``: one generated kernel; ``"blocks"``: torch's kernels on pieces that fit
-            the cache; ``"tiles"``: pairs of samples by stripes of their matrix; ``"plain"``: the
-            loss as it is without an engine.
+        how: ``"compiled"``: one generated kernel; ``"rows"``: the engine of losses over a softmax;
+            ``"blocks"``: torch's kernels on pieces that fit the cache; ``"tiles"``: pairs of
+            samples by stripes of their matrix; ``"triton"``: kernels of lossmith's own on a GPU;
+            ``"plain"``: the loss as it is without an engine.
         why: The reason in words.
     """
 
@@ -93,6 +94,8 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
 
 def run(call: Call, *, compiler: bool = True) -> Tensor | None:
     """Compute a call by its plan; None leaves it to the loss's own function."""
+    if call.engine is not None:
+        return call.engine(call)
     path = plan(call, compiler=compiler)
     if path.how not in ("compiled", "blocks"):
         return None
@@ -192,10 +195,16 @@ def _generate(template: Call, needs: tuple[int, ...]) -> Kernel:
         slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*tensors)
         return slopes, value
 
-    # Dynamo limits the compilations of one code object, whichever loss it runs
+    return _compiled(alone(kernel))
+
+
+def alone(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy with a code object of its own.
+
+    Dynamo limits the compilations of one code object, whichever loss it runs.
+    """
     code = kernel.__code__.replace()
-    own = types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
-    return _compiled(own)
+    return types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
 
 
 def _compiled(kernel: Kernel) -> Kernel:
