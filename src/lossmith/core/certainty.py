@@ -18,6 +18,12 @@ from lossmith.core.signature import Signature
 ROOM = 256.0
 
 
+def takes_logits(way: Signature, link: str) -> bool:
+    """Whether the first argument holds the logits themselves, and no features they come from."""
+    dims = next(iter(way.tensors.values())).dims
+    return link in ("logit", "softmax") and "D" not in dims
+
+
 def tamed(logits: Tensor) -> Tensor | None:
     """The logits with very large ones for infinite ones; None if a look shows that all are finite.
 
@@ -52,7 +58,7 @@ def with_limit(
     inner = tuple(i for i, name in enumerate(names) if name not in outer)
     infinite = logits.isinf()
     infinite = infinite.any(inner) if inner else infinite
-    far = infinite & (loss.detach() > math.sqrt(torch.finfo(loss.dtype).max))
+    far = infinite & (loss.detach() > math.sqrt(torch.finfo(logits.dtype).max))
     loss = loss + torch.where(far, math.inf, 0.0)
     if softmax and "C" in names:
         lost = (logits == -math.inf).all(names.index("C"), keepdim=True).expand_as(logits)

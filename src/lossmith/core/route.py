@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.certainty import tamed, with_limit
+from lossmith.core.certainty import takes_logits, tamed, with_limit
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.signature import HALF, Signature
 
@@ -66,7 +66,7 @@ class Call(NamedTuple):
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
         logits, link = tensors[0], self.card.link
-        finite = tamed(logits) if link in ("logit", "softmax") else None
+        finite = tamed(logits) if takes_logits(self.way, link) else None
         if finite is None:
             result = self.body(*tensors, **options)
         else:

@@ -76,8 +76,10 @@ def reverse(both: Both, needs: tuple[bool, ...]) -> Tensor:
 def jensen_shannon(both: Both, needs: tuple[bool, ...]) -> Tensor:
     """The mean of KL(p || m) and KL(q || m), m the mean of p and q."""
     p, q, u, _, (to_input, to_target), _ = both
-    over_p = both.half().abs_().log1p_().add_(torch.clamp(u, max=0, out=to_input))  # log(p / m)
-    over_q = torch.sub(over_p, u, out=u)
+    larger = both.half().abs_().log1p_()
+    less = torch.clamp(u, max=0, out=to_input)
+    over_q = torch.sub(larger, u.clamp_(min=0), out=u)  # log(q / m); not log(p / m) - u, as a
+    over_p = larger.add_(less)  # large u would take its digits along
     one, other = both.mean(p, over_p, to_input), both.mean(q, over_q, to_target)
     if needs[0]:
         torch.mul(p.mul_(0.5), over_p.sub_(one), out=to_input)
