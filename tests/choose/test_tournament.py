@@ -15,36 +15,67 @@ from lossmith.choose.shortlist import shortlist
 from lossmith.choose.tournament import tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
+from lossmith.choose.work import Work
 
 
-def _run(change, losses="mse_loss,l1_loss", data="diabetes"):
-    """The outcome and the verdict on five folds after ``change`` of the candidates."""
+def _work(change=lambda found: found, losses="mse_loss,l1_loss", data="diabetes", **settings):
+    """Five folds of a bundled set after ``change`` of the candidates."""
     table, metric = load(data), resolve("mae")
     diagnosis = examine(table, metric)
-    candidates = change(shortlist(diagnosis, metric, losses).candidates)
-    cells = plan(diagnosis, "5x1")
-    outcome = tournament(table, diagnosis, candidates, metric, cells, Settings(epochs=20))
-    return outcome, judge(outcome, diagnosis, metric, cells.rho)
+    return Work(
+        table=table,
+        diagnosis=diagnosis,
+        metric=metric,
+        candidates=change(shortlist(diagnosis, metric, losses).candidates),
+        plan=plan(diagnosis, "5x1"),
+        settings=Settings(**{"epochs": 20, "trials": 1, **settings}),
+        model="mlp",
+        versions={},
+    )
+
+
+def _run(change, losses="mse_loss,l1_loss", data="diabetes", **settings):
+    """The outcome and the verdict of that work."""
+    work = _work(change, losses, data, **settings)
+    outcome = tournament(work)
+    return outcome, judge(outcome, work.diagnosis, work.metric, work.plan.rho)
 
 
 def test_the_same_loss_twice_differs_by_exactly_nothing():
     outcome, verdict = _run(lambda found: (found[0], replace(found[0], name="again")))
     first, second = (one.scores for one in outcome.results)
     np.testing.assert_array_equal(first, second)
-    assert verdict.word == "practically the same"
+    again = next(one for one in verdict.standings if one.label == "again")
+    assert (again.comparison.difference, again.word) == (0.0, "practically the same")
 
 
-def test_a_loss_times_hundred_gets_the_same_verdict():
+SGD = {"optimiser": "sgd", "rate": 0.02}
+
+
+@pytest.mark.parametrize("settings", [{}, {**SGD, "equalise": True}], ids=["adamw", "sgd"])
+def test_a_loss_times_hundred_gets_the_same_verdict(settings):
     def scaled(found):
         def big(input, target, **options):
             return 100 * found[1].function(input, target, **options)
 
         return (found[0], replace(found[1], function=big))
 
-    plain, before = _run(lambda found: found)
-    large, after = _run(scaled)
+    plain, before = _run(lambda found: found, **settings)
+    large, after = _run(scaled, **settings)
     np.testing.assert_allclose(plain.results[1].scores, large.results[1].scores, rtol=0.01)
     assert before.word == after.word
+
+
+def test_sgd_without_equalisation_does_depend_on_the_scale():
+    def scaled(found):
+        def big(input, target, **options):
+            return 100 * found[1].function(input, target, **options)
+
+        return (found[0], replace(found[1], function=big))
+
+    plain, _ = _run(lambda found: found, **SGD)
+    large, _ = _run(scaled, **SGD)
+    assert not np.allclose(plain.results[1].scores, large.results[1].scores, rtol=0.01)
 
 
 def test_a_shuffled_target_has_no_winner():
@@ -64,11 +95,14 @@ def test_the_same_seed_gives_the_same_table_and_another_seed_another():
 
 def test_a_loss_that_is_not_finite_is_recorded_with_the_reason():
     def broken(found):
-        return (found[0], replace(found[1], function=lambda input, target: input.sum() / 0.0))
+        def infinite(input, target, **options):
+            return input / 0.0
+
+        return (found[0], replace(found[1], function=infinite))
 
     outcome, verdict = _run(broken)
     assert outcome.results[1].scores is None
-    assert "not finite in 5 of 5 cells" in outcome.results[1].failure
+    assert outcome.results[1].failure.startswith("5 of 5 cells failed, the first: the loss")
     assert verdict.standings[-1].word == "failed"
 
 

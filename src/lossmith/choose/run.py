@@ -3,10 +3,8 @@
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -15,13 +13,15 @@ from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
 from lossmith.choose.folds import plan
 from lossmith.choose.metric import DEFAULTS, resolve
+from lossmith.choose.networks import MODELS, Model, describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
-from lossmith.choose.tournament import Progress, tournament
+from lossmith.choose.tournament import tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
+from lossmith.choose.work import Work
+from lossmith.choose.worker import Progress
 
-Model = Literal["mlp", "linear"]
 PACKAGES = ("lossmith", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 
 
@@ -62,15 +62,20 @@ def choose(
     task: str | None = None,
     folds: str | None = None,
     epochs: int | None = None,
-    model: Model = "mlp",
+    model: str | Model = "mlp",
+    trials: int = 8,
     seed: int = 0,
+    out: str | Path | None = None,
+    jobs: int = 1,
     progress: Progress = lambda label, share: None,
 ) -> Choice:
     """Let the losses that fit the data compete on them, and say what may be concluded.
 
     Every loss is trained on the same folds, from the same weights, in the same batch order, with
-    the same optimiser, and stopped by the same metric. Differences from the baseline are tested
-    with a correction for the overlap of the training sets and for the number of losses.
+    the same optimiser and as many trials of step sizes and options, and stopped by the same metric.
+    Differences from the baseline are tested with a correction for the overlap of the training sets
+    and for the number of losses. Losses without a chance leave the race after a repeat; the
+    baseline never does.
 
     Args:
         data: A CSV or Parquet file, the name of a bundled set, or a DataFrame.
@@ -83,8 +88,15 @@ def choose(
             target column.
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
         epochs: Most passes over the training rows, ``>= 1``; None takes 100, or less for many rows.
-        model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``.
+        model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
+            factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
+            ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
+        trials: Step sizes and options tried for each loss on held-out rows, ``>= 1``.
         seed: Seed of folds, initial weights and batch orders.
+        out: Folder that keeps every result, so that the same call goes on after an interruption
+            and other processes can help; None keeps nothing.
+        jobs: Processes on this machine, ``>= 1``. A script that asks for more than one needs the
+            usual ``if __name__ == "__main__":``.
         progress: Called with the name of a loss and the share of its training that is done.
 
     Returns:
@@ -109,19 +121,31 @@ def choose(
         judged_by, reason = resolve(name), f"default for a {diagnosis.kind} target: {why}"
     if epochs is not None and epochs < 1:
         raise DataError(f"epochs must be >= 1, got {epochs}")
-    if model not in ("mlp", "linear"):
+    if trials < 1:
+        raise DataError(f"trials must be >= 1, got {trials}")
+    if jobs < 1:
+        raise DataError(f"jobs must be >= 1, got {jobs}")
+    if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
-    settings = Settings(epochs=epochs or _epochs(diagnosis.rows))
-    if model == "linear":
-        settings = replace(settings, hidden=0)
     entries = shortlist(diagnosis, judged_by, losses)
     cells = plan(diagnosis, folds, seed)
-    outcome = tournament(table, diagnosis, entries.candidates, judged_by, cells, settings, progress)
+    work = Work(
+        table=table,
+        diagnosis=diagnosis,
+        metric=judged_by,
+        candidates=entries.candidates,
+        plan=cells,
+        settings=Settings(epochs=epochs or _epochs(diagnosis.rows), trials=trials),
+        model=model,
+        versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
+    )
+    outcome = tournament(work, out, jobs, progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.kind]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
-    words += ["--folds", f"{cells.folds}x{cells.repeats}", "--epochs", str(settings.epochs)]
-    words += ["--model", model, "--seed", str(seed)]
+    words += ["--folds", f"{cells.folds}x{cells.repeats}", "--epochs", str(work.settings.epochs)]
+    words += ["--model", model if isinstance(model, str) else "..."]
+    words += ["--trials", str(trials), "--seed", str(seed)]
     return Choice(
         data=table,
         diagnosis=diagnosis,
@@ -129,12 +153,13 @@ def choose(
         metric_reason=reason,
         shortlist=entries,
         plan=cells,
-        settings=settings,
+        settings=work.settings,
+        model=describe(model, table.features.shape[1]),
         seed=seed,
         tournament=outcome,
         outcome=judge(outcome, diagnosis, judged_by, cells.rho),
         command=shlex.join(words),
-        versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
+        versions=work.versions,
     )
 
 

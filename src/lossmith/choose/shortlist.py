@@ -43,6 +43,7 @@ class Candidate:
         reasons: Why it was entered.
         agrees: Whether what the loss elicits is what the metric asks for.
         unit_free: Whether rescaling the residuals leaves the direction of the gradient alone.
+        rowwise: Whether the mean loss of a batch is the plain mean of its rows' losses.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Candidate:
     reasons: tuple[str, ...] = ()
     agrees: bool = False
     unit_free: bool = True
+    rowwise: bool = False
 
     @property
     def label(self) -> str:
@@ -174,6 +176,7 @@ def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
         width=width,
         reasons=_reasons(card, diagnosis, metric, agrees),
         agrees=agrees,
+        rowwise=card.coupling in ("element", "row") and card.plain_mean,
     )
     direction, scaled = (_direction(candidate, diagnosis, unit) for unit in (1.0, 0.5))
     unit_free = coding != "standard" or torch.allclose(direction, scaled, atol=1e-6)

@@ -1,27 +1,47 @@
-"""The tournament: every candidate on the same cells, and the constant that all must beat."""
+"""The tournament as a whole: start the workers, wait for the last cell, gather the results."""
 
-from collections.abc import Callable, Generator, Sequence
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn import config_context
 
-from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError
-from lossmith.choose.features import features
-from lossmith.choose.folds import Cell, Plan
-from lossmith.choose.heads import fit_head, residual_scale
-from lossmith.choose.metric import AMOUNTS, Metric
+from lossmith.choose.folds import Cell
+from lossmith.choose.ledger import LEASE, Ledger, unpack
+from lossmith.choose.metric import Metric
 from lossmith.choose.shortlist import Candidate
-from lossmith.choose.training import Curves, Settings, Trained, TrainingFailed, train
+from lossmith.choose.work import Variant, Work, racing, todo
+from lossmith.choose.worker import Progress, serve
 
-Progress = Callable[[str, float], None]
-MOST_NUMBERS = 1_000_000_000
+
+@dataclass(frozen=True)
+class Curves:
+    """What was seen on the way, means over the cells of the first repeat.
+
+    A cell that has stopped keeps its last value.
+
+    Attributes:
+        epochs: Epochs at which the metric was looked at.
+        loss: The loss's own value on the training rows, mean over the batches since the last
+            look; NaN at epoch 0.
+        train: The metric on the training rows.
+        hold: The metric on the rows held out for early stopping.
+    """
+
+    epochs: list[int]
+    loss: list[float]
+    train: list[float]
+    hold: list[float]
 
 
 @dataclass(frozen=True)
@@ -30,98 +50,217 @@ class Result:
 
     Attributes:
         candidate: The loss.
-        scores: Test score of each cell, ``(cells,)``; None if it failed.
+        label: Its name, with the correction after training if it is a rival of that kind.
+        scores: Test score of each cell it took part in, as tuned, ``(cells,)``; None if it failed.
+        default: The same at the default step size and options.
+        last: The scores of the states at the end of the training; empty for rivals.
         predictions: Out-of-fold predictions of the first repeat as the metric sees them, one for
             each row; None if it failed.
+        repeats: The same for every repeat that is complete, ``(repeats, rows)``.
         curves: Curves of the training; None if it failed.
         best_epochs: Epoch of the kept state in each cell; empty if it failed.
+        setting: Step size and options in words.
+        note: What a reader should know about the trials.
+        gradient: Median length of its first gradients over those of the baseline.
+        dropped: Whether it left the race early.
         failure: Why there are no scores; empty if there are.
     """
 
     candidate: Candidate
+    label: str
     scores: NDArray[np.float64] | None = None
+    default: NDArray[np.float64] | None = None
+    last: NDArray[np.float64] | None = None
     predictions: NDArray[Any] | None = None
+    repeats: NDArray[Any] | None = None
     curves: Curves | None = None
     best_epochs: tuple[int, ...] = ()
+    setting: str = ""
+    note: str = ""
+    gradient: float = 1.0
+    dropped: bool = False
     failure: str = ""
 
 
 @dataclass(frozen=True)
 class Tournament:
-    """Results in the order of the candidates, and the constant predictor's scores."""
+    """Results in the order of the candidates, and the constant predictor's scores.
+
+    Attributes:
+        results: One for each loss.
+        rivals: The baseline with a correction after training.
+        constant: Scores of the best constant of each cell's training rows.
+    """
 
     results: tuple[Result, ...]
+    rivals: tuple[Result, ...]
     constant: NDArray[np.float64]
 
 
 def tournament(
-    table: Table,
-    diagnosis: Diagnosis,
-    candidates: Sequence[Candidate],
-    metric: Metric,
-    plan: Plan,
-    settings: Settings,
+    work: Work,
+    folder: str | Path | None = None,
+    jobs: int = 1,
+    lease: float = LEASE,
     progress: Progress = lambda label, share: None,
 ) -> Tournament:
-    """Train and score every candidate on every cell; the first one is the baseline.
+    """Run what is missing, and gather what is there.
+
+    Args:
+        work: What is to be done.
+        folder: Where results are kept, so that the same call goes on after an interruption and
+            other processes can help; None keeps them until the end only.
+        jobs: Processes on this machine.
+        lease: Seconds after which the claim of a silent worker is taken over.
+        progress: Called with the name of a loss and the share of its training that is done.
 
     Returns:
-        The same numbers for the same arguments on the same machine.
+        The same numbers for the same work on the same machine.
 
     Raises:
-        DataError: If the features of all cells would not fit into memory.
+        DataError: If the folder holds another plan.
     """
-    cells = list(plan.cells)
-    y = diagnosis.target
-    results: list[Result] = []
-    with _one_thread(), config_context(assume_finite=True, skip_parameter_validation=True):
-        x = _features(table, cells)
-        scale = None
-        for candidate in candidates:
-            label = candidate.label
-            head = fit_head(candidate, y, cells, scale)
-            try:
-                trained = train(
-                    head, x, y, cells, metric, settings, lambda share, to=label: progress(to, share)
-                )
-            except TrainingFailed as reason:
-                progress(label, 1.0)
-                results.append(Result(candidate, failure=str(reason)))
-                continue
-            if scale is None and diagnosis.kind in AMOUNTS:
-                scale = residual_scale(trained.predictions, y, cells)
-            results.append(_score(candidate, trained, y, cells, metric))
-        constant = np.array([_constant(diagnosis, cell, metric) for cell in cells])
-    return Tournament(tuple(results), constant)
+    with _folder(folder) as place:
+        ledger = Ledger(place, lease)
+        _pledge(work, ledger)
+        workers = (
+            [_start(work, place, lease) for _ in range(jobs - 1)] if todo(work, ledger) else []
+        )
+        try:
+            serve(work, ledger, progress)
+        finally:
+            for worker in workers:
+                worker.join(timeout=0 if todo(work, ledger) else 5)
+                worker.terminate()
+        ledger.tidy()
+        return gather(work, ledger)
 
 
-def _features(table: Table, cells: list[Cell]) -> torch.Tensor:
-    first = features(table, cells[0])
-    if first.numel() * len(cells) > MOST_NUMBERS:
-        size = 4 * first.numel() * len(cells) / 2**30
+@contextmanager
+def _folder(folder: str | Path | None) -> Generator[Path]:
+    if folder is not None:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="lossmith-") as made:
+        yield Path(made)
+
+
+def _pledge(work: Work, ledger: Ledger) -> None:
+    """Write the plan down, or make sure that the folder holds this very plan."""
+    held = ledger.pledge(work.record)
+    other = [name for name, value in work.record.items() if held.get(name) != value]
+    if other:
         raise DataError(
-            f"folds must be fewer for a table of this size, got {len(cells)} cells "
-            f"of together {size:.1f} GiB"
+            f"the folder {str(ledger.folder)!r} must be empty or hold the same plan, got another "
+            f"one: it differs in {', '.join(other)}"
         )
-    return torch.stack([first, *(features(table, cell) for cell in cells[1:])])
 
 
-def _score(
-    candidate: Candidate, trained: Trained, y: NDArray[Any], cells: list[Cell], metric: Metric
-) -> Result:
-    pairs = list(zip(cells, trained.predictions, strict=True))
-    scores = np.array([metric(y[cell.test], made[cell.test]) for cell, made in pairs])
-    undefined = int(np.isnan(scores).sum())
-    if undefined:
-        reason = (
-            f"{metric.name} of its predictions is undefined in {undefined} of {len(cells)} cells"
+def _start(work: Work, folder: Path, lease: float) -> Any:
+    # spawned: a forked child must not use torch after its parent has
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_help, args=(work, folder, lease, os.getpid()), daemon=True)
+    process.start()
+    return process
+
+
+def _help(work: Work, folder: Path, lease: float, parent: int) -> None:
+    """Work beside the process that started this one, and end with it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    serve(work, Ledger(folder, lease))
+
+
+def gather(work: Work, ledger: Ledger) -> Tournament:
+    """Read the results of a complete plan; an incomplete one has no ranking.
+
+    Raises:
+        RuntimeError: If cells are missing.
+    """
+    missing = sum(len(task.cells) * len(task.losses) for task in todo(work, ledger))
+    if missing:
+        raise RuntimeError(f"at least {missing} cells are missing, and there is no ranking of some")
+    rounds = [set(racing(work, ledger, number)) for number in range(len(work.rounds))]
+    results: list[Result] = []
+    rivals: list[Result] = []
+    for loss, candidate in enumerate(work.candidates):
+        taken = [number for number, left in enumerate(rounds) if loss in left]
+        cells = [cell for number in taken for cell in work.rounds[number]]
+        variants = work.variants(loss, ledger)
+        rows = {
+            variant: [ledger.read(work.cell_key(loss, variant, cell)) for cell in cells]
+            for variant in variants
+        }
+        final = rows[variants[-1]]
+        about = _about(work, ledger, loss, variants[-1])
+        broken = [row["failure"] for row in final if row["failure"]]
+        if broken:
+            reason = f"{len(broken)} of {len(cells)} cells failed, the first: {broken[0]}"
+            results.append(Result(candidate, candidate.label, failure=reason, **about))
+            continue
+        default = [row.get("score", np.nan) for row in rows["default"]]
+        results.append(
+            Result(
+                candidate,
+                candidate.label,
+                scores=np.array([row["score"] for row in final]),
+                default=np.array(default),
+                last=np.array([row["last"] for row in final]),
+                **_outside(work, cells, [row["test"] for row in final]),
+                curves=_curves(final, [work.plan.cells[cell] for cell in cells]),
+                best_epochs=tuple(row["best_epoch"] for row in final),
+                dropped=len(taken) < len(rounds),
+                **about,
+            )
         )
-        return Result(candidate, failure=reason)
-    outside = np.zeros_like(trained.predictions[0])
-    for cell, made in pairs:
-        if cell.repeat == 0:
-            outside[cell.test] = made[cell.test]
-    return Result(candidate, scores, outside, trained.curves, tuple(trained.best_epochs))
+        for name in final[0]["rivals"] if loss == 0 else ():
+            made = [row["rivals"][name] for row in final]
+            scores = np.array([one["score"] for one in made])
+            outside = _outside(work, cells, [one["test"] for one in made])
+            rivals.append(Result(candidate, f"{candidate.label} + {name}", scores, **outside))
+    constant = np.array([_constant(work.diagnosis, cell, work.metric) for cell in work.plan.cells])
+    return Tournament(tuple(results), tuple(rivals), constant)
+
+
+def _about(work: Work, ledger: Ledger, loss: int, variant: Variant) -> dict[str, Any]:
+    """The setting of a loss and what its trials said."""
+    rate, options, note, gradient = work.settings.rate, {}, "", 1.0
+    if work.settings.trials > 1:
+        tuned = ledger.read(work.tune_key(loss))
+        note, gradient = tuned.get("note", ""), tuned.get("gradient", float("nan"))
+        if variant == "tuned":
+            rate, options = tuned["rate"], tuned["options"]
+    words = [f"step size {rate:.3g}", *(f"{key}={value:g}" for key, value in options.items())]
+    return {"setting": ", ".join(words), "note": note, "gradient": gradient}
+
+
+def _outside(work: Work, cells: list[int], packed: list[Any]) -> dict[str, Any]:
+    """Predictions of every row by networks that have not seen it, for each repeat."""
+    made = [unpack(one) for one in packed]
+    plan = work.plan
+    repeats = sorted({plan.cells[cell].repeat for cell in cells})
+    shape = (len(repeats), work.diagnosis.rows, *made[0].shape[1:])
+    whole = np.zeros(shape, dtype=made[0].dtype)
+    for cell, one in zip(cells, made, strict=True):
+        whole[repeats.index(plan.cells[cell].repeat), plan.cells[cell].test] = one
+    return {"predictions": whole[0], "repeats": whole}
+
+
+def _curves(rows: list[dict[str, Any]], cells: list[Cell]) -> Curves:
+    first = [row for row, cell in zip(rows, cells, strict=True) if cell.repeat == 0]
+    epochs = max((row["epochs"] for row in first), key=len)
+
+    def mean(name: str) -> list[float]:
+        # the last value stands for the looks that a stopped cell did not take
+        whole = [row[name] + row[name][-1:] * (len(epochs) - len(row[name])) for row in first]
+        return [float(one) for one in np.mean(whole, axis=0)]
+
+    return Curves(epochs, mean("losses"), mean("trained"), mean("held"))
 
 
 def _constant(diagnosis: Diagnosis, cell: Cell, metric: Metric) -> float:
@@ -137,14 +276,3 @@ def _constant(diagnosis: Diagnosis, cell: Cell, metric: Metric) -> float:
         return metric(diagnosis.target[cell.test], np.full(rows, shares.argmax()))
     made = np.tile(shares, (rows, 1)) if len(shares) > 2 else np.full(rows, shares[1])
     return metric(diagnosis.target[cell.test], made)
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """The matrices are small: a second thread gains little and makes sums depend on the machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

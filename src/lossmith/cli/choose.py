@@ -26,7 +26,15 @@ PIPED_WIDTH = 120
 @click.option("--folds", metavar="KxR", help="Folds x repeats; 10x3, less for many rows.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Most epochs of each training.")
 @click.option("--model", type=click.Choice(["mlp", "linear"]), default="mlp", show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep every result here; the same command goes on where it was stopped.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -43,7 +51,10 @@ def choose(
     folds: str | None,
     epochs: int | None,
     model: str,
+    trials: int,
     seed: int,
+    out: Path | None,
+    jobs: int,
     html: Path | None,
     as_json: bool,
 ) -> None:
@@ -74,8 +85,11 @@ def choose(
             task=task,
             folds=folds,
             epochs=epochs,
-            model="linear" if model == "linear" else "mlp",
+            model=model,
+            trials=trials,
             seed=seed,
+            out=out,
+            jobs=jobs,
             progress=progress,
         )
     if html is not None:
@@ -114,6 +128,10 @@ def _print(done: "Choice") -> None:
         console.print(f"Reduced: {escape(done.plan.note)}.")
     console.print(_table(done, odds=console.width >= PIPED_WIDTH))
     console.print(f"Predicting one constant: {done.metric.name} {done.constant:.4g}.")
+    console.print(
+        f"Best score on new rows, corrected for having been chosen: {done.metric.name} "
+        f"{done.outcome.expected:.4g}."
+    )
     for one in done.outcome.standings:
         for guard in one.guards:
             if guard.alarm or one.label == done.winner:
