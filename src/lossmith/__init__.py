@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith import train as train
+    from lossmith.choose.run import tournament
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
@@ -399,6 +400,7 @@ __all__ = [
     "softmax",
     "squared_hinge_loss",
     "symmetric_cross_entropy_loss",
+    "tournament",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
@@ -598,6 +600,7 @@ _HOME = {
     "softmax": "lossmith.core.numerics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "tournament": "lossmith.choose.run",
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",

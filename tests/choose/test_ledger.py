@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,53 +116,55 @@ COMMAND = [
 ]
 
 
-def _start(folder):
+def _start(folder, output):
     command = [*COMMAND, "--out", str(folder)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True)
+    with output.open("wb") as file:
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=file, stderr=quiet, start_new_session=True)
 
 
-def _children(process):
+def _helpers(process):
+    """Process ids of the helpers of a run."""
     path = f"/proc/{process.pid}/task/{process.pid}/children"
     try:
         with open(path, encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
+            found = [int(word) for word in file.read().split()]
+        lines = {one: Path(f"/proc/{one}/cmdline").read_bytes() for one in found}
     except OSError:
         return []
+    return [one for one in found if b"spawn_main" in lines[one]]
 
 
-def _cells(folder):
-    return len(list((folder / "results").glob("*.json"))) if (folder / "results").exists() else 0
+def _at_work(folder, process):
+    """Whether this run holds a claim: then there is something that a kill can break."""
+    mine = {process.pid, *_helpers(process)}
+    owners = [path.read_text().split() for path in (folder / "claims").glob("*")]
+    return any(words and int(words[-1]) in mine for words in owners)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the children of a process from /proc")
 def test_ten_kills_leave_the_table_of_an_undisturbed_run(tmp_path):
-    whole = _start(tmp_path / "whole")
-    expected, _ = whole.communicate()
-    assert whole.returncode == 0
-    total = _cells(tmp_path / "whole")
+    outputs = tmp_path / "expected", tmp_path / "found"
+    assert _start(tmp_path / "whole", outputs[0]).wait() == 0
     rng = random.Random(0)
     folder = tmp_path / "killed"
-    # spread over the run: each kill comes when that many results are there
-    moments = sorted(rng.randrange(total) for _ in range(10))
-    process = _start(folder)
-    for number, moment in enumerate(moments):
-        while process.poll() is None and _cells(folder) < moment:
-            time.sleep(0.01)
-        time.sleep(rng.random())
-        helpers = _children(process)
-        if number % 3 == 0 and helpers:
-            os.kill(rng.choice(helpers), signal.SIGKILL)
-        elif process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL) if number % 2 else process.kill()
-        if process.poll() is None and number % 3 == 0:
-            continue
-        process.wait()
-        process = _start(folder)
-    found, _ = process.communicate()
-    assert process.returncode == 0
-    assert found == expected
+    process, kills = _start(folder, outputs[1]), 0
+    while kills < 10:
+        while process.poll() is None and not _at_work(folder, process):
+            time.sleep(0.005)
+        time.sleep(0.1 * rng.random())
+        assert process.poll() is None, f"the run was over after {kills} kills"
+        victims = _helpers(process)
+        if kills % 3 == 0 and victims:
+            os.kill(rng.choice(victims), signal.SIGKILL)
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process = _start(folder, outputs[1])
+        kills += 1
+    assert process.wait() == 0
+    assert outputs[1].read_bytes() == outputs[0].read_bytes()
     names = [
         sorted(path.name for path in (one / "results").iterdir())
         for one in (tmp_path / "whole", folder)

@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 
 from lossmith.choose import choose
+from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
 from lossmith.choose.folds import plan
 from lossmith.choose.metric import resolve
 from lossmith.choose.shortlist import shortlist
-from lossmith.choose.tournament import tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
 from lossmith.choose.work import Work
@@ -37,7 +37,7 @@ def _work(change=lambda found: found, losses="mse_loss,l1_loss", data="diabetes"
 def _run(change, losses="mse_loss,l1_loss", data="diabetes", **settings):
     """The outcome and the verdict of that work."""
     work = _work(change, losses, data, **settings)
-    outcome = tournament(work)
+    outcome = complete(work)
     return outcome, judge(outcome, work.diagnosis, work.metric, work.plan.rho)
 
 

@@ -92,3 +92,27 @@ def test_diagnose_list_and_show_speak():
     assert json.loads(run("show", "mse", "--json").stdout)["name"] == "mse_loss"
     wrong = run("show", "hubber")
     assert (wrong.exit_code, "huber" in wrong.stderr) == (2, True)
+
+
+def test_watch_shows_cells_and_no_ranking_before_the_end(tmp_path):
+    folder = tmp_path / "run"
+    done = run("choose", "stackloss", *SMALL, "--trials", "1", "--out", str(folder))
+    assert done.exit_code == 0, done.output
+    whole = run("watch", str(folder), "--once")
+    assert whole.exit_code == 0
+    assert "complete" in whole.stdout
+    (folder / "complete").unlink()
+    next((folder / "results").iterdir()).unlink()
+    part = run("watch", str(folder), "--once").stdout
+    assert "no ranking" in part
+    assert {"2", "3"} <= set(part.split())
+    assert run("watch", str(tmp_path / "nothing")).exit_code == 2
+
+
+def test_exit_codes_tell_the_three_kinds_of_no(tmp_path):
+    small = ["choose", "stackloss", *SMALL[:2], "--folds", "3x1", "--epochs", "2", "--trials", "1"]
+    assert run(*small, "--losses", "l1_loss", "--require-winner").exit_code == 4
+    outside = run(*small, "--losses", "cross_entropy")
+    assert outside.exit_code == 3
+    assert "cross_entropy refused" in outside.stderr
+    assert run(*small, "--folds", "nonsense").exit_code == 2

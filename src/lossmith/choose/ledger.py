@@ -135,10 +135,11 @@ class Ledger:
             with contextlib.suppress(FileNotFoundError):
                 os.utime(path)
 
-    def tidy(self) -> None:
-        """Throw away what the dead left aside; only when all the work is done."""
+    def finish(self) -> None:
+        """All the work is done: throw away what the dead left, and say so to who watches."""
         for path in (*self.aside.iterdir(), *self.claims.iterdir()):
             path.unlink(missing_ok=True)
+        (self.folder / "complete").touch()
 
 
 def _unique() -> str:

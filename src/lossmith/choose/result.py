@@ -10,8 +10,8 @@ from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
 from lossmith.choose.metric import Metric
+from lossmith.choose.outcome import Tournament
 from lossmith.choose.shortlist import Shortlist
-from lossmith.choose.tournament import Tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import Standing, Verdict
 
@@ -64,6 +64,22 @@ class Choice:
     def table(self) -> pd.DataFrame:
         """One row for each candidate, best mean score first; differences favour the candidate."""
         return pd.DataFrame([_row(one, self.metric.name) for one in self.outcome.standings])
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """One row for each trained model that counts: loss, repeat, cell and score."""
+        rows = [
+            {
+                "loss": one.label,
+                "repeat": self.plan.cells[cell].repeat,
+                "cell": cell,
+                self.metric.name: float(score),
+            }
+            for one in (*self.tournament.results, *self.tournament.rivals)
+            if one.scores is not None
+            for cell, score in enumerate(one.scores)
+        ]
+        return pd.DataFrame(rows)
 
     @property
     def constant(self) -> float:

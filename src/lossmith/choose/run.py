@@ -5,9 +5,13 @@ import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
+from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
@@ -16,7 +20,6 @@ from lossmith.choose.metric import DEFAULTS, resolve
 from lossmith.choose.networks import MODELS, Model, describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
-from lossmith.choose.tournament import tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
 from lossmith.choose.work import Work
@@ -139,7 +142,7 @@ def choose(
         model=model,
         versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
     )
-    outcome = tournament(work, out, jobs, progress=progress)
+    outcome = complete(work, out, jobs, progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.kind]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
@@ -161,6 +164,48 @@ def choose(
         command=shlex.join(words),
         versions=work.versions,
     )
+
+
+def tournament(x: Any, y: Any, **asked: Any) -> Choice:
+    """Let losses compete on features and a target in memory.
+
+    Args:
+        x: Features, ``(rows, columns)``: a DataFrame, an array or a tensor.
+        y: Target, ``(rows,)``.
+        **asked: As for :func:`lossmith.choose.choose`: ``metric``, ``losses``, ``folds``,
+            ``model``, ``trials``, ``out``, ``jobs`` and the others.
+
+    Returns:
+        The choice: ``.verdict`` in words, ``.table`` with one loss in each row, ``.cells`` with one
+        trained model in each row, ``.winner``.
+
+    Raises:
+        DataError: If the data or the request cannot be used (a ``ValueError``).
+        TournamentFailed: If the baseline fails.
+
+    Example:
+        >>> import torch, lossmith
+        >>> x = torch.arange(40.0)[:, None]
+        >>> done = lossmith.tournament(
+        ...     x, 2 * x[:, 0], metric="mae", losses="l1_loss", folds="4x1", epochs=2, trials=1
+        ... )
+        >>> sorted(done.cells.columns)
+        ['cell', 'loss', 'mae', 'repeat']
+    """
+    frame = x.copy() if isinstance(x, pd.DataFrame) else pd.DataFrame(_array(x))
+    if not isinstance(x, pd.DataFrame):
+        frame.columns = [f"x{place}" for place in range(frame.shape[1])]
+    name = "target" if getattr(y, "name", None) is None else str(y.name)
+    if name in frame:
+        raise DataError(f"y must have a name that no column of x has, got {name!r}")
+    target = _array(y)
+    if target.shape != (len(frame),):
+        raise DataError(f"y must have shape ({len(frame)},) as x has rows, got {target.shape}")
+    return choose(frame.assign(**{name: target}), name, **asked)
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def _epochs(rows: int) -> int:

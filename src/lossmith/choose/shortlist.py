@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossmith.choose.diagnosis import TASKS, Diagnosis
-from lossmith.choose.errors import DataError
+from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
@@ -131,7 +131,7 @@ def shortlist(
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
     if len(fit) == 1 and refusals:
         said = "; ".join(f"{refusal.name} refused: {refusal.reason}" for refusal in refusals)
-        raise DataError(f"losses must name a loss that fits the data, got none ({said})")
+        raise OutsideDomain(f"losses must name a loss that fits the data, got none ({said})")
     if losses == "auto":
         fit, left = _pick(fit, diagnosis)
         refusals += left

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.metric import AMOUNTS, Metric
+from lossmith.choose.outcome import Result, Tournament
 from lossmith.choose.selection import expected
 from lossmith.choose.statistics import Comparison, cells_needed, compare, holm
-from lossmith.choose.tournament import Result, Tournament
 
 # "worse" is "better" said of the baseline.
 Word = Literal["better", "practically the same", "cannot tell", "worse", "baseline", "failed"]

@@ -116,16 +116,21 @@ class Work:
         """Name of the claim on a task."""
         return self.key(task.stage, task.losses, task.cells)
 
-    def keys(self, task: Task, ledger: Ledger) -> list[str]:
-        """Names of the results of a task."""
+    def parts(self, task: Task, ledger: Ledger) -> dict[str, dict[str, Any]]:
+        """Name and subject of each result of a task."""
+        names = {loss: self.candidates[loss].label for loss in task.losses}
         if task.stage == "tune":
-            return [self.tune_key(loss) for loss in task.losses]
-        return [
-            self.cell_key(loss, variant, cell)
+            return {self.tune_key(loss): {"loss": names[loss]} for loss in task.losses}
+        return {
+            self.cell_key(loss, variant, cell): {
+                "loss": names[loss],
+                "variant": variant,
+                "cell": cell,
+            }
             for loss in task.losses
             for variant in self.variants(loss, ledger)
             for cell in task.cells
-        ]
+        }
 
     def variants(self, loss: int, ledger: Ledger) -> tuple[Variant, ...]:
         """How the loss is trained: once if its trials found nothing better than the defaults."""
@@ -193,7 +198,7 @@ def todo(work: Work, ledger: Ledger) -> list[Task]:
     have = ledger.keys()
 
     def open_(tasks: list[Task]) -> list[Task]:
-        return [task for task in tasks if not have.issuperset(work.keys(task, ledger))]
+        return [task for task in tasks if not have.issuperset(work.parts(task, ledger))]
 
     if found := open_(work.tuning()):
         return found

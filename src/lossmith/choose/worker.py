@@ -35,7 +35,7 @@ def serve(work: Work, ledger: Ledger, progress: Progress = lambda label, share: 
             for task in tasks:
                 with ledger.claim(work.claim_key(task)) as mine:
                     # the claim may have been given back just now, with the work done
-                    if mine and not ledger.keys().issuperset(work.keys(task, ledger)):
+                    if mine and not ledger.keys().issuperset(work.parts(task, ledger)):
                         idle = False
                         _do(work, task, ledger, progress)
                 _report(work, ledger, progress)
@@ -63,7 +63,7 @@ def _report(
 def _do(work: Work, task: Task, ledger: Ledger, progress: Progress) -> None:
     started = time.perf_counter()
     act = _tune if task.stage == "tune" else _train
-    keys = work.keys(task, ledger)
+    parts = work.parts(task, ledger)
     try:
         records = act(
             work, task, ledger, lambda share: _report(work, ledger, progress, task, share)
@@ -74,10 +74,10 @@ def _do(work: Work, task: Task, ledger: Ledger, progress: Progress) -> None:
         raise
     except Exception as error:  # whatever else happens is the result of these cells
         reason = {"failure": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
-        records = [{**reason, "default": True} for _ in keys]
-    seconds = (time.perf_counter() - started) / len(keys)
-    for key, record in zip(keys, records, strict=True):
-        ledger.commit(key, {**record, "seconds": seconds})
+        records = [{**reason, "default": True} for _ in parts]
+    seconds = (time.perf_counter() - started) / len(parts)
+    for (key, part), record in zip(parts.items(), records, strict=True):
+        ledger.commit(key, {**part, **record, "seconds": seconds})
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,6 @@ def _tune(
         best = conclude(tried, len(more[loss]), scores[loss], work.metric)
         records.append(
             {
-                "loss": work.candidates[loss].label,
                 "default": best.rate == settings.rate and not best.options,
                 "rate": best.rate,
                 "options": dict(best.options),
@@ -209,14 +208,9 @@ def _train(
     records: list[dict[str, Any]] = []
     for request, (head, row) in zip(requests, bench.fit(requests, tick), strict=True):
         for place, (cell, fitted) in enumerate(zip(task.cells, row, strict=True)):
-            about = {
-                "loss": work.candidates[request.loss].label,
-                "rate": request.rate,
-                "options": dict(request.options),
-                "cell": cell,
-            }
+            setting = {"rate": request.rate, "options": dict(request.options)}
             one = head.at(torch.tensor([place]))
-            records.append(about | _record(work, one, fitted, cell, base=request.loss == 0))
+            records.append(setting | _record(work, one, fitted, cell, base=request.loss == 0))
     return records
 
 

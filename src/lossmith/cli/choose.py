@@ -1,6 +1,8 @@
 """``lossmith choose``: the tournament, its verdict in the terminal and on one page."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 # Nobody wraps lines of a pipe or a file.
 PIPED_WIDTH = 120
+NO_WINNER, TERMINATED = 4, 143
 
 
 @click.command()
@@ -41,6 +44,7 @@ PIPED_WIDTH = 120
     metavar="OUT",
     help="Write one offline page.",
 )
+@click.option("--require-winner", is_flag=True, help="End with code 4 unless a loss is better.")
 @JSON
 def choose(
     data: str,
@@ -56,6 +60,7 @@ def choose(
     out: Path | None,
     jobs: int,
     html: Path | None,
+    require_winner: bool,
     as_json: bool,
 ) -> None:
     """Let the losses that fit DATA compete on it.
@@ -69,6 +74,8 @@ def choose(
     from lossmith.choose import choose as run
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    # asked to end (by a scheduler, say), give back the claims
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with complaints(), Progress(*columns, console=Console(stderr=True)) as bars:
         known: dict[str, int] = {}
 
@@ -98,6 +105,8 @@ def choose(
         click.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
     else:
         _print(done)
+    if require_winner and done.winner is None:
+        raise SystemExit(NO_WINNER)
 
 
 def _write_page(done: "Choice", path: Path) -> None:

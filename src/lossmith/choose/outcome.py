@@ -1,27 +1,17 @@
-"""The tournament as a whole: start the workers, wait for the last cell, gather the results."""
+"""The results of a complete tournament, read from its ledger."""
 
-import multiprocessing
-import os
-import tempfile
-import threading
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lossmith.choose.diagnosis import Diagnosis
-from lossmith.choose.errors import DataError
 from lossmith.choose.folds import Cell
-from lossmith.choose.ledger import LEASE, Ledger, unpack
+from lossmith.choose.ledger import Ledger, unpack
 from lossmith.choose.metric import Metric
 from lossmith.choose.shortlist import Candidate
 from lossmith.choose.work import Variant, Work, racing, todo
-from lossmith.choose.worker import Progress, serve
 
 
 @dataclass(frozen=True)
@@ -95,85 +85,6 @@ class Tournament:
     results: tuple[Result, ...]
     rivals: tuple[Result, ...]
     constant: NDArray[np.float64]
-
-
-def tournament(
-    work: Work,
-    folder: str | Path | None = None,
-    jobs: int = 1,
-    lease: float = LEASE,
-    progress: Progress = lambda label, share: None,
-) -> Tournament:
-    """Run what is missing, and gather what is there.
-
-    Args:
-        work: What is to be done.
-        folder: Where results are kept, so that the same call goes on after an interruption and
-            other processes can help; None keeps them until the end only.
-        jobs: Processes on this machine.
-        lease: Seconds after which the claim of a silent worker is taken over.
-        progress: Called with the name of a loss and the share of its training that is done.
-
-    Returns:
-        The same numbers for the same work on the same machine.
-
-    Raises:
-        DataError: If the folder holds another plan.
-    """
-    with _folder(folder) as place:
-        ledger = Ledger(place, lease)
-        _pledge(work, ledger)
-        workers = (
-            [_start(work, place, lease) for _ in range(jobs - 1)] if todo(work, ledger) else []
-        )
-        try:
-            serve(work, ledger, progress)
-        finally:
-            for worker in workers:
-                worker.join(timeout=0 if todo(work, ledger) else 5)
-                worker.terminate()
-        ledger.tidy()
-        return gather(work, ledger)
-
-
-@contextmanager
-def _folder(folder: str | Path | None) -> Generator[Path]:
-    if folder is not None:
-        yield Path(folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="lossmith-") as made:
-        yield Path(made)
-
-
-def _pledge(work: Work, ledger: Ledger) -> None:
-    """Write the plan down, or make sure that the folder holds this very plan."""
-    held = ledger.pledge(work.record)
-    other = [name for name, value in work.record.items() if held.get(name) != value]
-    if other:
-        raise DataError(
-            f"the folder {str(ledger.folder)!r} must be empty or hold the same plan, got another "
-            f"one: it differs in {', '.join(other)}"
-        )
-
-
-def _start(work: Work, folder: Path, lease: float) -> Any:
-    # spawned: a forked child must not use torch after its parent has
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_help, args=(work, folder, lease, os.getpid()), daemon=True)
-    process.start()
-    return process
-
-
-def _help(work: Work, folder: Path, lease: float, parent: int) -> None:
-    """Work beside the process that started this one, and end with it."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    serve(work, Ledger(folder, lease))
 
 
 def gather(work: Work, ledger: Ledger) -> Tournament:

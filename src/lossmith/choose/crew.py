@@ -1,0 +1,112 @@
+"""The workers of a tournament: this process, others on this machine, others on the same folder."""
+
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lossmith.choose.errors import DataError
+from lossmith.choose.ledger import LEASE, Ledger
+from lossmith.choose.outcome import Tournament, gather
+from lossmith.choose.work import Work, todo
+from lossmith.choose.worker import Progress, serve
+
+
+def complete(
+    work: Work,
+    folder: str | Path | None = None,
+    jobs: int = 1,
+    lease: float = LEASE,
+    progress: Progress = lambda label, share: None,
+) -> Tournament:
+    """Run what is missing of a tournament, and gather what is there.
+
+    Args:
+        work: What is to be done.
+        folder: Where results are kept, so that the same call goes on after an interruption and
+            other processes can help; None keeps them until the end only.
+        jobs: Processes on this machine.
+        lease: Seconds after which the claim of a silent worker is taken over.
+        progress: Called with the name of a loss and the share of its training that is done.
+
+    Returns:
+        The same numbers for the same work on the same machine.
+
+    Raises:
+        DataError: If the folder holds another plan.
+    """
+    with _folder(folder) as place:
+        ledger = Ledger(place, lease)
+        _pledge(work, ledger)
+        workers = (
+            [_start(work, place, lease) for _ in range(jobs - 1)] if todo(work, ledger) else []
+        )
+        try:
+            serve(work, ledger, progress)
+        finally:
+            for worker in workers:
+                worker.join(timeout=0 if todo(work, ledger) else 5)
+                worker.terminate()
+        ledger.finish()
+        return gather(work, ledger)
+
+
+@contextmanager
+def _folder(folder: str | Path | None) -> Generator[Path]:
+    if folder is not None:
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="lossmith-") as made:
+        yield Path(made)
+
+
+def _pledge(work: Work, ledger: Ledger) -> None:
+    """Write the plan down, or make sure that the folder holds this very plan."""
+    held = ledger.pledge(work.record)
+    other = [name for name, value in work.record.items() if held.get(name) != value]
+    if other:
+        raise DataError(
+            f"the folder {str(ledger.folder)!r} must be empty or hold the same plan, got another "
+            f"one: it differs in {', '.join(other)}"
+        )
+
+
+def _start(work: Work, folder: Path, lease: float) -> Any:
+    # spawned: a forked child must not use torch after its parent has
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_child, args=(work, folder, lease, os.getpid()), daemon=True)
+    process.start()
+    return process
+
+
+def _child(work: Work, folder: Path, lease: float, parent: int) -> None:
+    """Help the process that started this one, and end with it."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    help_with(work, folder, lease)
+
+
+def help_with(work: Work, folder: str | Path, lease: float = LEASE) -> None:
+    """Work on a tournament that another process gathers: all that an executor has to call.
+
+    Args:
+        work: The same work as the other process has.
+        folder: The same folder, on any machine that sees it.
+        lease: Seconds after which the claim of a silent worker is taken over.
+
+    Raises:
+        DataError: If the folder holds another plan.
+    """
+    ledger = Ledger(folder, lease)
+    _pledge(work, ledger)
+    serve(work, ledger)
