@@ -38,8 +38,8 @@ class Metric:
         note: What the user should know about it.
         function: ``function(target, prediction) -> float``.
         quantile: The level of a pinball metric.
-        rowwise: ``rowwise(target, prediction) -> (rows,)``, whose mean makes the score; None if
-            the score is no mean over rows.
+        rowwise: ``rowwise(target, prediction) -> (rows,)``, whose mean makes the score, in a
+            fraction of the time that ``function`` takes; None if the score is no mean over rows.
         of_mean: How that mean becomes the score.
     """
 
@@ -62,6 +62,8 @@ class Metric:
         with warnings.catch_warnings():
             # an undefined score comes back as NaN, which the caller reports
             warnings.simplefilter("ignore")
+            if self.rowwise is not None:
+                return self.of_mean(float(self.rowwise(target, prediction).mean()))
             return float(self.function(target, prediction))
 
     def advantage(self, score: Any, reference: Any) -> Any:

@@ -15,6 +15,7 @@ from lossmith.choose.metric import AMOUNTS, Metric
 
 Rows = NDArray[np.int64]
 TEMPERATURES = np.exp(np.linspace(-1.5, 2.5, 81))
+PRIOR = np.log(TEMPERATURES) ** 2 / 2
 STRENGTHS = np.linspace(0.0, 2.0, 21)
 MOST_THRESHOLDS = 100
 
@@ -64,17 +65,18 @@ def _amounts(
 def _tempered(seen: NDArray[Any], target: NDArray[Any], hold: Rows) -> NDArray[Any]:
     """Divide the logits by the temperature that gives the held-out rows the best log loss.
 
-    Source: Guo, Pleiss, Sun and Weinberger 2017, On calibration of modern neural networks,
-    arXiv 1706.04599.
+    A normal prior of width 1 on the log temperature keeps few held-out rows, all on their right
+    side, from claiming certainty. Source: Guo, Pleiss, Sun and Weinberger 2017, On calibration
+    of modern neural networks, arXiv 1706.04599.
     """
     seen = seen.astype(np.float64)
     if seen.ndim == 1:
         sign = 1 - 2 * target[hold]
-        costs = [np.logaddexp(0, sign * seen[hold] / t).mean() for t in TEMPERATURES]
-        return expit(seen / TEMPERATURES[int(np.argmin(costs))])
+        costs = [np.logaddexp(0, sign * seen[hold] / t).sum() for t in TEMPERATURES]
+        return expit(seen / TEMPERATURES[int(np.argmin(costs + PRIOR))])
     rows = np.arange(len(hold))
-    costs = [-log_softmax(seen[hold] / t, axis=1)[rows, target[hold]].mean() for t in TEMPERATURES]
-    made = softmax(seen / TEMPERATURES[int(np.argmin(costs))], axis=1)
+    costs = [-log_softmax(seen[hold] / t, axis=1)[rows, target[hold]].sum() for t in TEMPERATURES]
+    made = softmax(seen / TEMPERATURES[int(np.argmin(costs + PRIOR))], axis=1)
     return made[:, 1] if made.shape[1] == 2 else made
 
 

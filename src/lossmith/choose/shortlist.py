@@ -268,13 +268,19 @@ def _twin(candidate: Candidate, others: list[Candidate], diagnosis: Diagnosis) -
     """A candidate with the same gradient up to a factor, which AdamW takes out."""
     mine = _direction(candidate, diagnosis)
     for other in others:
-        if (other.coding, other.width, other.link) == (
-            candidate.coding,
+        same = (_way(other), other.width, other.link) == (
+            _way(candidate),
             candidate.width,
             candidate.link,
-        ) and torch.allclose(mine, _direction(other, diagnosis), atol=1e-6):
+        )
+        if same and torch.allclose(mine, _direction(other, diagnosis), atol=1e-6):
             return other
     return None
+
+
+def _way(candidate: Candidate) -> str:
+    """How outputs become predictions; classes do so alike however their labels are coded."""
+    return candidate.coding if candidate.coding in ("standard", "raw") else "class"
 
 
 def _pick(fit: list[Candidate], diagnosis: Diagnosis) -> tuple[list[Candidate], list[Refusal]]:

@@ -36,8 +36,8 @@ class Settings:
     epochs: int = 100
     rate: float = 0.003
     decay: float = 0.01
-    looks: int = 40
-    patience: int = 10
+    looks: int = 25
+    patience: int = 6
     trials: int = 8
     optimiser: Optimiser = "adamw"
     equalise: bool = False

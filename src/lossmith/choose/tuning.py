@@ -53,8 +53,8 @@ class Tuned:
 def trials(candidate: Candidate, rate: float, count: int) -> list[Trial]:
     """The trials of a loss, the default setting first.
 
-    A loss without options of its own spends all of them on the step size. Otherwise about half
-    try options at the default step size, one option at a time, and the others step sizes.
+    A loss without options of its own spends all of them on the step size. Otherwise a quarter of
+    them try options at the default step size, one option at a time, and the others step sizes.
 
     Example:
         >>> from lossmith.choose.shortlist import Candidate
@@ -62,7 +62,7 @@ def trials(candidate: Candidate, rate: float, count: int) -> list[Trial]:
         >>> [round(one.rate, 5) for one in trials(plain, 0.004, 4)]
         [0.004, 0.008, 0.002, 0.001]
     """
-    settings = _alternatives(candidate)[: count // 2]
+    settings = _alternatives(candidate)[: count // 4]
     found = [Trial(rate, {})]
     powers = (power for far in range(1, count + 1) for power in _around(far))
     while len(found) < count - len(settings):
