@@ -45,7 +45,7 @@ class Result:
         default: The same at the default step size and options.
         last: The scores of the states at the end of the training; empty for rivals.
         predictions: Out-of-fold predictions of the first repeat as the metric sees them, one for
-            each row; None if it failed.
+            each tested row; None if it failed.
         repeats: The same for every repeat that is complete, ``(repeats, rows)``.
         curves: Curves of the training; None if it failed.
         best_epochs: Epoch of the kept state in each cell; empty if it failed.
@@ -80,11 +80,14 @@ class Tournament:
         results: One for each loss.
         rivals: The baseline with a correction after training.
         constant: Scores of the best constant of each cell's training rows.
+        tested: The rows that some cell of a repeat tests, to which predictions belong: all of
+            them, but for the first half of a time.
     """
 
     results: tuple[Result, ...]
     rivals: tuple[Result, ...]
     constant: NDArray[np.float64]
+    tested: NDArray[np.int64]
 
 
 def gather(work: Work, ledger: Ledger) -> Tournament:
@@ -135,7 +138,7 @@ def gather(work: Work, ledger: Ledger) -> Tournament:
             outside = _outside(work, cells, [one["test"] for one in made])
             rivals.append(Result(candidate, f"{candidate.label} + {name}", scores, **outside))
     constant = np.array([_constant(work.diagnosis, cell, work.metric) for cell in work.plan.cells])
-    return Tournament(tuple(results), tuple(rivals), constant)
+    return Tournament(tuple(results), tuple(rivals), constant, _tested(work))
 
 
 def _about(work: Work, ledger: Ledger, loss: int, variant: Variant) -> dict[str, Any]:
@@ -159,7 +162,12 @@ def _outside(work: Work, cells: list[int], packed: list[Any]) -> dict[str, Any]:
     whole = np.zeros(shape, dtype=made[0].dtype)
     for cell, one in zip(cells, made, strict=True):
         whole[repeats.index(plan.cells[cell].repeat), plan.cells[cell].test] = one
+    whole = whole[:, _tested(work)]
     return {"predictions": whole[0], "repeats": whole}
+
+
+def _tested(work: Work) -> NDArray[np.int64]:
+    return np.unique(np.concatenate([one.test for one in work.plan.cells if one.repeat == 0]))
 
 
 def _curves(rows: list[dict[str, Any]], cells: list[Cell]) -> Curves:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
@@ -80,6 +81,11 @@ class Choice:
             for cell, score in enumerate(one.scores)
         ]
         return pd.DataFrame(rows)
+
+    @property
+    def tested(self) -> NDArray[Any]:
+        """The target of the rows to which out-of-fold predictions belong."""
+        return self.diagnosis.target[self.tournament.tested]
 
     @property
     def constant(self) -> float:

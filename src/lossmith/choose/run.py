@@ -64,6 +64,8 @@ def choose(
     losses: str | Sequence[str] = "auto",
     task: str | None = None,
     folds: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
     epochs: int | None = None,
     model: str | Model = "mlp",
     trials: int = 8,
@@ -90,6 +92,8 @@ def choose(
         task: ``"continuous"``, ``"count"``, ``"binary"`` or ``"multiclass"``; None reads it off the
             target column.
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
+        group: Column whose values must not be torn between training and test rows.
+        time: Column of numbers or dates; then the past predicts the future.
         epochs: Most passes over the training rows, ``>= 1``; None takes 100, or less for many rows.
         model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
             factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
@@ -115,7 +119,7 @@ def choose(
         >>> sorted(done.table["loss"])
         ['huber_loss', 'mse_loss']
     """
-    table = load(data, target)
+    table = load(data, target, [name for name in (group, time) if name is not None])
     judged_by = None if metric is None else resolve(metric)
     diagnosis = examine(table, judged_by, task)
     reason = "as requested"
@@ -131,7 +135,8 @@ def choose(
     if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
     entries = shortlist(diagnosis, judged_by, losses)
-    cells = plan(diagnosis, folds, seed)
+    grouped, timed = (None if name is None else table.aside[name] for name in (group, time))
+    cells = plan(diagnosis, folds, seed, grouped, timed)
     work = Work(
         table=table,
         diagnosis=diagnosis,
@@ -147,6 +152,8 @@ def choose(
     words += ["--metric", judged_by.name, "--task", diagnosis.kind]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
     words += ["--folds", f"{cells.folds}x{cells.repeats}", "--epochs", str(work.settings.epochs)]
+    words += ["--group", group] if group else []
+    words += ["--time", time] if time else []
     words += ["--model", model if isinstance(model, str) else "..."]
     words += ["--trials", str(trials), "--seed", str(seed)]
     return Choice(
@@ -160,7 +167,7 @@ def choose(
         model=describe(model, table.features.shape[1]),
         seed=seed,
         tournament=outcome,
-        outcome=judge(outcome, diagnosis, judged_by, cells.rho),
+        outcome=judge(outcome, diagnosis, judged_by, cells),
         command=shlex.join(words),
         versions=work.versions,
     )

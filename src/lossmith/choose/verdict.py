@@ -1,13 +1,14 @@
 """What may be concluded, in words: better, practically the same, or cannot tell."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lossmith.choose.diagnosis import Diagnosis
+from lossmith.choose.folds import Plan
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.choose.outcome import Result, Tournament
 from lossmith.choose.selection import expected
@@ -97,7 +98,7 @@ class Verdict:
     expected: float = math.nan
 
 
-def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float) -> Verdict:
+def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, plan: Plan) -> Verdict:
     """Compare every candidate with the baseline (the first) and word what may be concluded.
 
     A candidate is called better only if the corrected t-test, adjusted by Holm over all
@@ -108,8 +109,10 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float)
     Raises:
         TournamentFailed: If the baseline has no scores.
     """
-    base = outcome.results[0]
+    base, rho = outcome.results[0], plan.rho
     name = base.label
+    # predictions belong to the tested rows
+    diagnosis = replace(diagnosis, target=diagnosis.target[outcome.tested])
     if base.scores is None:
         raise TournamentFailed(f"the baseline {name} failed: {base.failure}")
     rope = metric.rope(float(base.scores.mean()))
@@ -122,7 +125,7 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float)
     floor_p = holm([comparison.p for comparison in floor])
     beats = [c.difference > 0 and p < SIGNIFICANT for c, p in zip(floor, floor_p, strict=True)]
     standings = [_baseline(base, beats[0], diagnosis, metric)]
-    said = _Speaker(name, base.scores, metric, rope, len(rivals), _fold(rho))
+    said = _Speaker(name, base.scores, metric, rope, len(rivals), rho, plan.folds)
     for result, comparison, p, above in zip(rivals, comparisons, adjusted, beats[1:], strict=True):
         word = _word(comparison, p, rope)
         sentence = said.sentence(result.label, word, comparison, p)
@@ -144,11 +147,6 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float)
     if winner is not None and winner != name and word == "better":
         sentence += f" Expected on new rows, corrected for the choice: {metric.name} {found:.4g}."
     return Verdict(word, sentence, winner, name, rope, (*standings, *failed), found)
-
-
-def _fold(rho: float) -> int:
-    """Cells of one repeat of k folds."""
-    return round(1 / rho) + 1
 
 
 def _after_training(
@@ -209,6 +207,7 @@ class _Speaker:
     metric: Metric
     rope: float
     tests: int
+    rho: float
     fold: int
 
     def sentence(self, name: str, word: Word, comparison: Comparison, p: float) -> str:
@@ -239,7 +238,7 @@ class _Speaker:
     def _more(self, comparison: Comparison) -> str:
         """How many cells would show a difference as large as the one that was seen."""
         seen = abs(comparison.difference) / comparison.spread if comparison.spread else 0.0
-        needed = cells_needed(seen, 1 / (self.fold - 1), self.fold, 0.05 / self.tests)
+        needed = cells_needed(seen, self.rho, self.fold, 0.05 / self.tests)
         if needed is None:
             return "no number of repeats would show one as small as this, more rows would"
         more = max(self.fold, needed - comparison.cells)

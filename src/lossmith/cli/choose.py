@@ -27,6 +27,8 @@ NO_WINNER, TERMINATED = 4, 143
 @click.option("--metric", metavar="M", help="mae, rmse, pinball:0.9, accuracy, log_loss ...")
 @click.option("--losses", default="auto", show_default=True, metavar="A,B", help="Names to enter.")
 @click.option("--folds", metavar="KxR", help="Folds x repeats; 10x3, less for many rows.")
+@click.option("--group", metavar="COL", help="Keep rows with the same value here together.")
+@click.option("--time", metavar="COL", help="Let the past predict the future.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Most epochs of each training.")
 @click.option("--model", type=click.Choice(["mlp", "linear"]), default="mlp", show_default=True)
 @click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True)
@@ -53,6 +55,8 @@ def choose(
     metric: str | None,
     losses: str,
     folds: str | None,
+    group: str | None,
+    time: str | None,
     epochs: int | None,
     model: str,
     trials: int,
@@ -91,6 +95,8 @@ def choose(
             losses=losses,
             task=task,
             folds=folds,
+            group=group,
+            time=time,
             epochs=epochs,
             model=model,
             trials=trials,
