@@ -226,3 +226,13 @@ def test_the_search_goes_on_beyond_an_edge():
     assert [one.rate for one in beyond(made, [3.0, 2.0, 1.0], metric)] == [0.0025, 0.00125]
     assert beyond(made, [1.0, 2.0, 3.0], metric) == []
     assert beyond(made, [np.nan] * 3, metric) == []
+
+
+@pytest.mark.slow
+def test_affairs_by_absolute_error_trigger_the_mean_ratio_guard():
+    pytest.importorskip("statsmodels")
+    done = choose("fair", metric="mae", losses="l1_loss", folds="3x1", epochs=15, trials=1)
+    absolute = next(one for one in done.outcome.standings if one.label == "l1_loss")
+    ratio = next(guard for guard in absolute.guards if guard.name == "mean ratio")
+    assert ratio.alarm
+    assert ratio.value < 0.2

@@ -116,3 +116,16 @@ def test_exit_codes_tell_the_three_kinds_of_no(tmp_path):
     assert outside.exit_code == 3
     assert "cross_entropy refused" in outside.stderr
     assert run(*small, "--folds", "nonsense").exit_code == 2
+
+
+def test_a_suite_compares_over_data_sets(tmp_path):
+    names = "stackloss,linnerud,statecrime,engel,diabetes"
+    words = [*("--suite", "--metric", "mae", "--losses", "l1_loss", "--folds", "3x1")]
+    words += ["--epochs", "1", "--trials", "1"]
+    done = run("choose", names, *words, "--json", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert {row["loss"] for row in content["table"]} == {"l1_loss", "mse_loss + shift"}
+    assert set(content["gains"]) == set(names.split(","))
+    few = run("choose", "stackloss,linnerud", *words, "--out", str(tmp_path))
+    assert (few.exit_code, "at least 5 different data sets" in few.stderr) == (2, True)

@@ -14,6 +14,7 @@ from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.result import Choice
 from lossmith.choose.run import choose, diagnose, tournament
+from lossmith.choose.suite import Suite, collect
 from lossmith.choose.verdict import TournamentFailed
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "DataError",
     "Diagnosis",
     "OutsideDomain",
+    "Suite",
     "TournamentFailed",
     "choose",
+    "collect",
     "diagnose",
     "tournament",
 ]

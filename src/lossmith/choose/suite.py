@@ -1,5 +1,6 @@
-"""Many data sets: whether a loss is better in general, with one score per loss and set."""
+"""Many data sets: whether a loss is better in general, from one gain per loss and set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from lossmith.choose.errors import DataError
+from lossmith.choose.result import Choice
 from lossmith.choose.statistics import holm
 
 Floats = NDArray[np.float64]
 DRAWS = 20_000
+FEWEST_SETS = 5
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,38 @@ class Suite:
         )
 
 
+def collect(done: Sequence[Choice]) -> Suite:
+    """Compare over data sets the losses that have scores on all of them.
+
+    Gains are relative to the baseline's score, and absolute for scores from 0 to 1.
+
+    Raises:
+        DataError: If the baselines or metrics differ, or fewer than five sets or no losses are
+            left.
+    """
+    baselines = {one.outcome.baseline for one in done}
+    metrics = {one.metric.name for one in done}
+    if len(baselines) > 1 or len(metrics) > 1:
+        found = ", ".join(sorted(baselines | metrics))
+        raise DataError(f"data sets of a suite must share baseline and metric, got {found}")
+    rows: dict[str, dict[str, float]] = {}
+    for one in done:
+        base = next(at.score for at in one.outcome.standings if at.word == "baseline")
+        unit = 1.0 if one.metric.bounded else abs(base) or 1.0
+        rows[one.data.name] = {
+            at.label: at.comparison.difference / unit
+            for at in one.outcome.standings
+            if at.comparison is not None
+        }
+    gains = pd.DataFrame.from_dict(rows, orient="index").dropna(axis="columns")
+    if len(gains) < FEWEST_SETS or not len(gains.columns):
+        raise DataError(
+            f"a suite must have at least {FEWEST_SETS} different data sets and a loss that has "
+            f"scores on all, got {len(gains)} and {len(gains.columns)}"
+        )
+    return compare_suite(gains)
+
+
 def compare_suite(gains: pd.DataFrame, rope: float = 0.01, seed: int = 0) -> Suite:
     """Friedman test, then every loss against the baseline over the data sets.
 
@@ -75,8 +111,8 @@ def compare_suite(gains: pd.DataFrame, rope: float = 0.01, seed: int = 0) -> Sui
         >>> found.table["won"].tolist(), bool(found.table["better"][0] > 0.95)
         ([8], True)
     """
-    if len(gains) < 5:
-        raise ValueError(f"gains must have at least 5 data sets, got {len(gains)}")
+    if len(gains) < FEWEST_SETS:
+        raise ValueError(f"gains must have at least {FEWEST_SETS} data sets, got {len(gains)}")
     columns = [gains[name].to_numpy(dtype=float) for name in gains]
     wilcoxon = [_wilcoxon(column) for column in columns]
     odds = [signed_rank(column, rope, seed) for column in columns]

@@ -1,14 +1,15 @@
 """``lossmith choose``: the tournament, its verdict in the terminal and on one page."""
 
 import json
+import math
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossmith.cli.options import DATA, JSON, TARGET, TASK, complaints
+from lossmith.cli.options import DATA, JSON, TARGET, TASK, Unusable, complaints
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,6 +48,7 @@ NO_WINNER, TERMINATED = 4, 143
     help="Write one offline page.",
 )
 @click.option("--require-winner", is_flag=True, help="End with code 4 unless a loss is better.")
+@click.option("--suite", is_flag=True, help="DATA is a list A,B,...; compare over all of them.")
 @JSON
 def choose(
     data: str,
@@ -65,6 +67,7 @@ def choose(
     jobs: int,
     html: Path | None,
     require_winner: bool,
+    suite: bool,
     as_json: bool,
 ) -> None:
     """Let the losses that fit DATA compete on it.
@@ -72,39 +75,27 @@ def choose(
     DATA is a CSV or Parquet file, or a bundled set: diabetes, digits, breast_cancer, wine, iris,
     linnerud; with statsmodels also engel, randhie, fair, stackloss, star98, statecrime.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from lossmith.choose import choose as run
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    asked = {
+        "metric": metric,
+        "losses": losses,
+        "task": task,
+        "folds": folds,
+        "group": group,
+        "time": time,
+        "epochs": epochs,
+        "model": model,
+        "trials": trials,
+        "seed": seed,
+        "jobs": jobs,
+    }
     # asked to end (by a scheduler, say), give back the claims
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with complaints(), Progress(*columns, console=Console(stderr=True)) as bars:
-        known: dict[str, int] = {}
-
-        def progress(label: str, share: float) -> None:
-            if label not in known:
-                known[label] = bars.add_task(label, total=1.0)  # pyright: ignore[reportArgumentType]
-            bars.update(known[label], completed=share)  # pyright: ignore[reportArgumentType]
-
-        done = run(
-            data,
-            target,
-            metric=metric,
-            losses=losses,
-            task=task,
-            folds=folds,
-            group=group,
-            time=time,
-            epochs=epochs,
-            model=model,
-            trials=trials,
-            seed=seed,
-            out=out,
-            jobs=jobs,
-            progress=progress,
-        )
+    if suite:
+        if html is not None or target is not None:
+            raise Unusable("--suite must be given without --html and --target")
+        _suite(data.split(","), out, asked, as_json=as_json)
+        return
+    done = _run(data, target, {**asked, "out": out})
     if html is not None:
         _write_page(done, html)
     if as_json:
@@ -113,6 +104,46 @@ def choose(
         _print(done)
     if require_winner and done.winner is None:
         raise SystemExit(NO_WINNER)
+
+
+def _run(data: str, target: str | None, asked: dict[str, Any]) -> "Choice":
+    """One tournament, with a bar for each loss on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with complaints(), Progress(*columns, console=Console(stderr=True)) as bars:
+        from lossmith.choose import choose as run
+
+        known: dict[str, int] = {}
+
+        def progress(label: str, share: float) -> None:
+            if label not in known:
+                known[label] = bars.add_task(label, total=1.0)  # pyright: ignore[reportArgumentType]
+            bars.update(known[label], completed=share)  # pyright: ignore[reportArgumentType]
+
+        return run(data, target, progress=progress, **asked)
+
+
+def _suite(names: list[str], out: Path | None, asked: dict[str, Any], *, as_json: bool) -> None:
+    """A tournament on each data set, then one comparison over all of them."""
+    done = [
+        _run(name, None, {**asked, "out": None if out is None else out / Path(name).name})
+        for name in names
+    ]
+    with complaints():
+        from lossmith.choose import collect
+
+        found = collect(done)
+    rows = found.table.to_dict(orient="records")
+    if as_json:
+        friedman = None if math.isnan(found.friedman) else found.friedman
+        content = {"verdict": found.verdict, "friedman": friedman, "table": rows}
+        gains = found.gains.to_dict(orient="index")
+        click.echo(json.dumps({**content, "gains": gains}, indent=2, allow_nan=False))
+        return
+    click.echo(f"{found.verdict}\n")
+    click.echo(found.table.to_string(index=False, float_format="{:.3g}".format))
 
 
 def _write_page(done: "Choice", path: Path) -> None:
