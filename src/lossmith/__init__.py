@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith import train as train
+<<<<<<< HEAD
     from lossmith.choose.run import tournament
+=======
+    from lossmith import transform as transform
+>>>>>>> main
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.core.signature import Signature, elementwise
     from lossmith.engines.choice import engine, explain_path, one_pass
+    from lossmith.engines.rows.statistics import SoftmaxStatistics, softmax_statistics
     from lossmith.losses.classification.asymmetric import AsymmetricLoss, asymmetric_loss
     from lossmith.losses.classification.balanced_softmax import (
         BalancedSoftmaxLoss,
@@ -100,9 +105,11 @@ if TYPE_CHECKING:
     )
     from lossmith.losses.distribution.js_div import (
         JSDistanceLoss,
+        JSDivFromLogitsLoss,
         JSDivLoss,
         js_distance_loss,
         js_div,
+        js_div_from_logits_loss,
     )
     from lossmith.losses.distribution.kl_div import (
         KLDivFromLogitsLoss,
@@ -114,6 +121,14 @@ if TYPE_CHECKING:
         kl_div_from_probabilities_loss,
         kl_div_with_logits_loss,
     )
+    from lossmith.losses.distribution.reverse_kl_div import (
+        ReverseKLDivFromLogitsLoss,
+        reverse_kl_div_from_logits_loss,
+    )
+    from lossmith.losses.distribution.total_variation import (
+        TotalVariationFromLogitsLoss,
+        total_variation_from_logits_loss,
+    )
     from lossmith.losses.elementwise.adaptive import (
         AdaptiveBarronLoss,
         BarronLoss,
@@ -122,6 +137,7 @@ if TYPE_CHECKING:
     )
     from lossmith.losses.elementwise.cauchy import CauchyLoss, cauchy_loss
     from lossmith.losses.elementwise.charbonnier import CharbonnierLoss, charbonnier_loss
+    from lossmith.losses.elementwise.correlation import CCCLoss, PearsonLoss, ccc_loss, pearson_loss
     from lossmith.losses.elementwise.expectile import ExpectileLoss, expectile_loss
     from lossmith.losses.elementwise.gamma_nll import GammaNLLLoss, gamma_nll_loss
     from lossmith.losses.elementwise.gaussian_nll import GaussianNLLLoss, gaussian_nll_loss
@@ -148,6 +164,15 @@ if TYPE_CHECKING:
     from lossmith.losses.elementwise.tukey import TukeyLoss, tukey_loss
     from lossmith.losses.elementwise.tweedie import TweedieLoss, tweedie_loss
     from lossmith.losses.elementwise.welsch import WelschLoss, welsch_loss
+    from lossmith.losses.embedding.barlow_twins import BarlowTwinsLoss, barlow_twins_loss
+    from lossmith.losses.embedding.batch_triplet import (
+        BatchAllTripletLoss,
+        BatchHardTripletLoss,
+        SemiHardTripletLoss,
+        batch_all_triplet_loss,
+        batch_hard_triplet_loss,
+        semi_hard_triplet_loss,
+    )
     from lossmith.losses.embedding.center import CenterLoss, center_loss
     from lossmith.losses.embedding.contrastive import ContrastiveLoss, contrastive_loss
     from lossmith.losses.embedding.cosine_embedding import (
@@ -161,13 +186,20 @@ if TYPE_CHECKING:
         info_nce_loss,
         nt_xent_loss,
     )
+    from lossmith.losses.embedding.mmd import MMDLoss, mmd_loss
+    from lossmith.losses.embedding.multi_similarity import (
+        MultiSimilarityLoss,
+        multi_similarity_loss,
+    )
     from lossmith.losses.embedding.siglip import SigLIPLoss, siglip_loss
+    from lossmith.losses.embedding.supcon import SupConLoss, supcon_loss
     from lossmith.losses.embedding.triplet_margin import (
         TripletMarginLoss,
         TripletMarginWithDistanceLoss,
         triplet_margin_loss,
         triplet_margin_with_distance_loss,
     )
+    from lossmith.losses.embedding.vicreg import VICRegLoss, vicreg_loss
     from lossmith.losses.ranking.approx_ndcg import ApproxNDCGLoss, approx_ndcg_loss
     from lossmith.losses.ranking.bpr import BPRLoss, bpr_loss
     from lossmith.losses.ranking.lambda_loss import LambdaLoss, lambda_loss
@@ -176,12 +208,20 @@ if TYPE_CHECKING:
     from lossmith.losses.ranking.margin_ranking import MarginRankingLoss, margin_ranking_loss
     from lossmith.losses.ranking.ranknet import RankNetLoss, ranknet_loss
     from lossmith.losses.region.dice import BinaryDiceLoss, DiceLoss, binary_dice_loss, dice_loss
+    from lossmith.losses.region.dice_ce import DiceBCELoss, DiceCELoss, dice_bce_loss, dice_ce_loss
+    from lossmith.losses.region.dice_focal import (
+        BinaryDiceFocalLoss,
+        DiceFocalLoss,
+        binary_dice_focal_loss,
+        dice_focal_loss,
+    )
     from lossmith.losses.region.focal_tversky import (
         BinaryFocalTverskyLoss,
         FocalTverskyLoss,
         binary_focal_tversky_loss,
         focal_tversky_loss,
     )
+    from lossmith.losses.region.generalized_dice import GeneralizedDiceLoss, generalized_dice_loss
     from lossmith.losses.region.jaccard import (
         BinaryJaccardLoss,
         JaccardLoss,
@@ -194,6 +234,9 @@ if TYPE_CHECKING:
         lovasz_hinge_loss,
         lovasz_softmax_loss,
     )
+    from lossmith.losses.region.mcc import BinaryMCCLoss, MCCLoss, binary_mcc_loss, mcc_loss
+    from lossmith.losses.region.soft_f1 import SoftF1Loss, soft_f1_loss
+    from lossmith.losses.region.statistics import RegionStatistics
     from lossmith.losses.region.tversky import (
         BinaryTverskyLoss,
         TverskyLoss,
@@ -206,8 +249,10 @@ if TYPE_CHECKING:
         ctc_loss,
         ctc_with_logits_loss,
     )
+    from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
+    from lossmith.transform.linear_head import linear_head
 
 __version__ = "0.1.0"
 
@@ -219,11 +264,17 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BPRLoss",
     "BalancedSoftmaxLoss",
+    "BarlowTwinsLoss",
     "BarronLoss",
+    "BatchAllTripletLoss",
+    "BatchHardTripletLoss",
+    "BinaryDiceFocalLoss",
     "BinaryDiceLoss",
     "BinaryFocalTverskyLoss",
     "BinaryJaccardLoss",
+    "BinaryMCCLoss",
     "BinaryTverskyLoss",
+    "CCCLoss",
     "CTCLoss",
     "CTCWithLogitsLoss",
     "Card",
@@ -234,6 +285,9 @@ __all__ = [
     "ContrastiveLoss",
     "CosineEmbeddingLoss",
     "CrossEntropyLoss",
+    "DiceBCELoss",
+    "DiceCELoss",
+    "DiceFocalLoss",
     "DiceLoss",
     "ElasticNetPenaltyLoss",
     "EntropyFromProbabilitiesLoss",
@@ -245,6 +299,7 @@ __all__ = [
     "GaussianNLLLoss",
     "GemanMcClureLoss",
     "GeneralizedCrossEntropyLoss",
+    "GeneralizedDiceLoss",
     "HalfMSELoss",
     "HardBootstrappingLoss",
     "HingeEmbeddingLoss",
@@ -252,6 +307,7 @@ __all__ = [
     "HuberLoss",
     "InfoNCELoss",
     "JSDistanceLoss",
+    "JSDivFromLogitsLoss",
     "JSDivLoss",
     "JaccardLoss",
     "KLDivFromLogitsLoss",
@@ -273,55 +329,74 @@ __all__ = [
     "Loss",
     "LovaszHingeLoss",
     "LovaszSoftmaxLoss",
+    "MCCLoss",
+    "MMDLoss",
     "MSELoss",
     "MarginRankingLoss",
     "MultiLabelMarginLoss",
     "MultiLabelSoftMarginLoss",
     "MultiMarginLoss",
+    "MultiSimilarityLoss",
     "MulticlassHingeLoss",
     "NLLLoss",
     "NLLLoss2d",
     "NTXentLoss",
     "ParameterPenalty",
+    "PearsonLoss",
     "PinballLoss",
     "Point",
     "PoissonNLLLoss",
     "PolyLoss",
     "PseudoHuberLoss",
     "RMSELoss",
+    "RNNTLoss",
     "RankNetLoss",
+    "RegionStatistics",
+    "ReverseKLDivFromLogitsLoss",
+    "SemiHardTripletLoss",
     "SigLIPLoss",
     "SigmoidFocalLoss",
     "Signature",
     "SmoothL1Loss",
     "SoftBootstrappingLoss",
+    "SoftF1Loss",
     "SoftMarginLoss",
+    "SoftmaxStatistics",
     "SquaredHingeLoss",
     "Sum",
+    "SupConLoss",
     "SymmetricCrossEntropyLoss",
+    "TotalVariationFromLogitsLoss",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "TukeyLoss",
     "TverskyLoss",
     "TweedieLoss",
+    "VICRegLoss",
     "WelschLoss",
     "WestonWatkinsHingeLoss",
     "ZeroOneLoss",
     "approx_ndcg_loss",
     "asymmetric_loss",
     "balanced_softmax_loss",
+    "barlow_twins_loss",
     "barron_loss",
     "barron_nll_loss",
+    "batch_all_triplet_loss",
+    "batch_hard_triplet_loss",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "binary_dice_focal_loss",
     "binary_dice_loss",
     "binary_focal_tversky_loss",
     "binary_jaccard_loss",
+    "binary_mcc_loss",
     "binary_tversky_loss",
     "bpr_loss",
     "card",
     "cards",
     "cauchy_loss",
+    "ccc_loss",
     "center_loss",
     "charbonnier_loss",
     "check_loss",
@@ -331,6 +406,9 @@ __all__ = [
     "ctc_loss",
     "ctc_with_logits_loss",
     "debug",
+    "dice_bce_loss",
+    "dice_ce_loss",
+    "dice_focal_loss",
     "dice_loss",
     "elastic_net_penalty_loss",
     "elementwise",
@@ -347,6 +425,7 @@ __all__ = [
     "gaussian_nll_loss",
     "geman_mcclure_loss",
     "generalized_cross_entropy_loss",
+    "generalized_dice_loss",
     "half_mse_loss",
     "hard_bootstrapping_loss",
     "hinge_embedding_loss",
@@ -357,6 +436,7 @@ __all__ = [
     "jaccard_loss",
     "js_distance_loss",
     "js_div",
+    "js_div_from_logits_loss",
     "kl_div",
     "kl_div_from_logits_loss",
     "kl_div_from_probabilities_loss",
@@ -369,6 +449,7 @@ __all__ = [
     "laplace_nll_loss",
     "ldam_loss",
     "linear_cross_entropy",
+    "linear_head",
     "listmle_loss",
     "listnet_loss",
     "log_cosh_loss",
@@ -378,34 +459,49 @@ __all__ = [
     "lovasz_hinge_loss",
     "lovasz_softmax_loss",
     "margin_ranking_loss",
+    "mcc_loss",
+    "mmd_loss",
     "mse_loss",
     "multi_margin_loss",
+    "multi_similarity_loss",
     "multiclass_hinge_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "nll_loss",
     "nt_xent_loss",
     "one_pass",
+    "pearson_loss",
     "pinball_loss",
     "poisson_nll_loss",
     "poly_loss",
     "pseudo_huber_loss",
     "ranknet_loss",
+    "reverse_kl_div_from_logits_loss",
     "rmse_loss",
+    "rnnt_loss",
+    "semi_hard_triplet_loss",
     "siglip_loss",
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_bootstrapping_loss",
+    "soft_f1_loss",
     "soft_margin_loss",
     "softmax",
+    "softmax_statistics",
     "squared_hinge_loss",
+    "supcon_loss",
     "symmetric_cross_entropy_loss",
+<<<<<<< HEAD
     "tournament",
+=======
+    "total_variation_from_logits_loss",
+>>>>>>> main
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
     "tversky_loss",
     "tweedie_loss",
+    "vicreg_loss",
     "welsch_loss",
     "weston_watkins_hinge_loss",
     "zero_one_loss",
@@ -419,11 +515,17 @@ _HOME = {
     "BCEWithLogitsLoss": "lossmith.losses.classification.binary_cross_entropy",
     "BPRLoss": "lossmith.losses.ranking.bpr",
     "BalancedSoftmaxLoss": "lossmith.losses.classification.balanced_softmax",
+    "BarlowTwinsLoss": "lossmith.losses.embedding.barlow_twins",
     "BarronLoss": "lossmith.losses.elementwise.adaptive",
+    "BatchAllTripletLoss": "lossmith.losses.embedding.batch_triplet",
+    "BatchHardTripletLoss": "lossmith.losses.embedding.batch_triplet",
+    "BinaryDiceFocalLoss": "lossmith.losses.region.dice_focal",
     "BinaryDiceLoss": "lossmith.losses.region.dice",
     "BinaryFocalTverskyLoss": "lossmith.losses.region.focal_tversky",
     "BinaryJaccardLoss": "lossmith.losses.region.jaccard",
+    "BinaryMCCLoss": "lossmith.losses.region.mcc",
     "BinaryTverskyLoss": "lossmith.losses.region.tversky",
+    "CCCLoss": "lossmith.losses.elementwise.correlation",
     "CTCLoss": "lossmith.losses.sequence.ctc",
     "CTCWithLogitsLoss": "lossmith.losses.sequence.ctc",
     "Card": "lossmith.core.card",
@@ -434,6 +536,9 @@ _HOME = {
     "ContrastiveLoss": "lossmith.losses.embedding.contrastive",
     "CosineEmbeddingLoss": "lossmith.losses.embedding.cosine_embedding",
     "CrossEntropyLoss": "lossmith.losses.classification.cross_entropy",
+    "DiceBCELoss": "lossmith.losses.region.dice_ce",
+    "DiceCELoss": "lossmith.losses.region.dice_ce",
+    "DiceFocalLoss": "lossmith.losses.region.dice_focal",
     "DiceLoss": "lossmith.losses.region.dice",
     "ElasticNetPenaltyLoss": "lossmith.losses.elementwise.penalty",
     "EntropyFromProbabilitiesLoss": "lossmith.losses.distribution.entropy",
@@ -445,6 +550,7 @@ _HOME = {
     "GaussianNLLLoss": "lossmith.losses.elementwise.gaussian_nll",
     "GemanMcClureLoss": "lossmith.losses.elementwise.geman_mcclure",
     "GeneralizedCrossEntropyLoss": "lossmith.losses.classification.generalized_cross_entropy",
+    "GeneralizedDiceLoss": "lossmith.losses.region.generalized_dice",
     "HalfMSELoss": "lossmith.losses.elementwise.mse",
     "HardBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
     "HingeEmbeddingLoss": "lossmith.losses.embedding.hinge_embedding",
@@ -452,6 +558,7 @@ _HOME = {
     "HuberLoss": "lossmith.losses.elementwise.huber",
     "InfoNCELoss": "lossmith.losses.embedding.info_nce",
     "JSDistanceLoss": "lossmith.losses.distribution.js_div",
+    "JSDivFromLogitsLoss": "lossmith.losses.distribution.js_div",
     "JSDivLoss": "lossmith.losses.distribution.js_div",
     "JaccardLoss": "lossmith.losses.region.jaccard",
     "KLDivFromLogitsLoss": "lossmith.losses.distribution.kl_div",
@@ -473,55 +580,74 @@ _HOME = {
     "Loss": "lossmith.core.module",
     "LovaszHingeLoss": "lossmith.losses.region.lovasz",
     "LovaszSoftmaxLoss": "lossmith.losses.region.lovasz",
+    "MCCLoss": "lossmith.losses.region.mcc",
+    "MMDLoss": "lossmith.losses.embedding.mmd",
     "MSELoss": "lossmith.losses.elementwise.mse",
     "MarginRankingLoss": "lossmith.losses.ranking.margin_ranking",
     "MultiLabelMarginLoss": "lossmith.losses.classification.multilabel_margin",
     "MultiLabelSoftMarginLoss": "lossmith.losses.classification.multilabel_soft_margin",
     "MultiMarginLoss": "lossmith.losses.classification.multi_margin",
+    "MultiSimilarityLoss": "lossmith.losses.embedding.multi_similarity",
     "MulticlassHingeLoss": "lossmith.losses.classification.multiclass_hinge",
     "NLLLoss": "lossmith.losses.classification.nll",
     "NLLLoss2d": "lossmith.losses.classification.nll",
     "NTXentLoss": "lossmith.losses.embedding.info_nce",
     "ParameterPenalty": "lossmith.losses.elementwise.penalty",
+    "PearsonLoss": "lossmith.losses.elementwise.correlation",
     "PinballLoss": "lossmith.losses.elementwise.pinball",
     "Point": "lossmith.core.card",
     "PoissonNLLLoss": "lossmith.losses.elementwise.poisson_nll",
     "PolyLoss": "lossmith.losses.classification.poly",
     "PseudoHuberLoss": "lossmith.losses.elementwise.pseudo_huber",
     "RMSELoss": "lossmith.losses.elementwise.rmse",
+    "RNNTLoss": "lossmith.losses.sequence.rnnt",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
+    "RegionStatistics": "lossmith.losses.region.statistics",
+    "ReverseKLDivFromLogitsLoss": "lossmith.losses.distribution.reverse_kl_div",
+    "SemiHardTripletLoss": "lossmith.losses.embedding.batch_triplet",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
     "Signature": "lossmith.core.signature",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
+    "SoftF1Loss": "lossmith.losses.region.soft_f1",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
+    "SoftmaxStatistics": "lossmith.engines.rows.statistics",
     "SquaredHingeLoss": "lossmith.losses.classification.hinge",
     "Sum": "lossmith.core.module",
+    "SupConLoss": "lossmith.losses.embedding.supcon",
     "SymmetricCrossEntropyLoss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "TotalVariationFromLogitsLoss": "lossmith.losses.distribution.total_variation",
     "TripletMarginLoss": "lossmith.losses.embedding.triplet_margin",
     "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
     "TverskyLoss": "lossmith.losses.region.tversky",
     "TweedieLoss": "lossmith.losses.elementwise.tweedie",
+    "VICRegLoss": "lossmith.losses.embedding.vicreg",
     "WelschLoss": "lossmith.losses.elementwise.welsch",
     "WestonWatkinsHingeLoss": "lossmith.losses.classification.multiclass_hinge",
     "ZeroOneLoss": "lossmith.losses.classification.zero_one",
     "approx_ndcg_loss": "lossmith.losses.ranking.approx_ndcg",
     "asymmetric_loss": "lossmith.losses.classification.asymmetric",
     "balanced_softmax_loss": "lossmith.losses.classification.balanced_softmax",
+    "barlow_twins_loss": "lossmith.losses.embedding.barlow_twins",
     "barron_loss": "lossmith.losses.elementwise.adaptive",
     "barron_nll_loss": "lossmith.losses.elementwise.adaptive",
+    "batch_all_triplet_loss": "lossmith.losses.embedding.batch_triplet",
+    "batch_hard_triplet_loss": "lossmith.losses.embedding.batch_triplet",
     "binary_cross_entropy": "lossmith.losses.classification.binary_cross_entropy",
     "binary_cross_entropy_with_logits": "lossmith.losses.classification.binary_cross_entropy",
+    "binary_dice_focal_loss": "lossmith.losses.region.dice_focal",
     "binary_dice_loss": "lossmith.losses.region.dice",
     "binary_focal_tversky_loss": "lossmith.losses.region.focal_tversky",
     "binary_jaccard_loss": "lossmith.losses.region.jaccard",
+    "binary_mcc_loss": "lossmith.losses.region.mcc",
     "binary_tversky_loss": "lossmith.losses.region.tversky",
     "bpr_loss": "lossmith.losses.ranking.bpr",
     "card": "lossmith.core.catalogue",
     "cards": "lossmith.core.catalogue",
     "cauchy_loss": "lossmith.losses.elementwise.cauchy",
+    "ccc_loss": "lossmith.losses.elementwise.correlation",
     "center_loss": "lossmith.losses.embedding.center",
     "charbonnier_loss": "lossmith.losses.elementwise.charbonnier",
     "check_loss": "lossmith.contract.api",
@@ -531,6 +657,9 @@ _HOME = {
     "ctc_loss": "lossmith.losses.sequence.ctc",
     "ctc_with_logits_loss": "lossmith.losses.sequence.ctc",
     "debug": "lossmith.core.checks",
+    "dice_bce_loss": "lossmith.losses.region.dice_ce",
+    "dice_ce_loss": "lossmith.losses.region.dice_ce",
+    "dice_focal_loss": "lossmith.losses.region.dice_focal",
     "dice_loss": "lossmith.losses.region.dice",
     "elastic_net_penalty_loss": "lossmith.losses.elementwise.penalty",
     "elementwise": "lossmith.core.signature",
@@ -547,6 +676,7 @@ _HOME = {
     "gaussian_nll_loss": "lossmith.losses.elementwise.gaussian_nll",
     "geman_mcclure_loss": "lossmith.losses.elementwise.geman_mcclure",
     "generalized_cross_entropy_loss": "lossmith.losses.classification.generalized_cross_entropy",
+    "generalized_dice_loss": "lossmith.losses.region.generalized_dice",
     "half_mse_loss": "lossmith.losses.elementwise.mse",
     "hard_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",
     "hinge_embedding_loss": "lossmith.losses.embedding.hinge_embedding",
@@ -557,6 +687,7 @@ _HOME = {
     "jaccard_loss": "lossmith.losses.region.jaccard",
     "js_distance_loss": "lossmith.losses.distribution.js_div",
     "js_div": "lossmith.losses.distribution.js_div",
+    "js_div_from_logits_loss": "lossmith.losses.distribution.js_div",
     "kl_div": "lossmith.losses.distribution.kl_div",
     "kl_div_from_logits_loss": "lossmith.losses.distribution.kl_div",
     "kl_div_from_probabilities_loss": "lossmith.losses.distribution.kl_div",
@@ -569,6 +700,7 @@ _HOME = {
     "laplace_nll_loss": "lossmith.losses.elementwise.laplace_nll",
     "ldam_loss": "lossmith.losses.classification.ldam",
     "linear_cross_entropy": "lossmith.losses.classification.linear_cross_entropy",
+    "linear_head": "lossmith.transform.linear_head",
     "listmle_loss": "lossmith.losses.ranking.listmle",
     "listnet_loss": "lossmith.losses.ranking.listnet",
     "log_cosh_loss": "lossmith.losses.elementwise.log_cosh",
@@ -578,34 +710,49 @@ _HOME = {
     "lovasz_hinge_loss": "lossmith.losses.region.lovasz",
     "lovasz_softmax_loss": "lossmith.losses.region.lovasz",
     "margin_ranking_loss": "lossmith.losses.ranking.margin_ranking",
+    "mcc_loss": "lossmith.losses.region.mcc",
+    "mmd_loss": "lossmith.losses.embedding.mmd",
     "mse_loss": "lossmith.losses.elementwise.mse",
     "multi_margin_loss": "lossmith.losses.classification.multi_margin",
+    "multi_similarity_loss": "lossmith.losses.embedding.multi_similarity",
     "multiclass_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
     "multilabel_margin_loss": "lossmith.losses.classification.multilabel_margin",
     "multilabel_soft_margin_loss": "lossmith.losses.classification.multilabel_soft_margin",
     "nll_loss": "lossmith.losses.classification.nll",
     "nt_xent_loss": "lossmith.losses.embedding.info_nce",
     "one_pass": "lossmith.engines.choice",
+    "pearson_loss": "lossmith.losses.elementwise.correlation",
     "pinball_loss": "lossmith.losses.elementwise.pinball",
     "poisson_nll_loss": "lossmith.losses.elementwise.poisson_nll",
     "poly_loss": "lossmith.losses.classification.poly",
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
+    "reverse_kl_div_from_logits_loss": "lossmith.losses.distribution.reverse_kl_div",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
+    "rnnt_loss": "lossmith.losses.sequence.rnnt",
+    "semi_hard_triplet_loss": "lossmith.losses.embedding.batch_triplet",
     "siglip_loss": "lossmith.losses.embedding.siglip",
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "soft_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",
+    "soft_f1_loss": "lossmith.losses.region.soft_f1",
     "soft_margin_loss": "lossmith.losses.classification.soft_margin",
     "softmax": "lossmith.core.numerics",
+    "softmax_statistics": "lossmith.engines.rows.statistics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
+    "supcon_loss": "lossmith.losses.embedding.supcon",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
+<<<<<<< HEAD
     "tournament": "lossmith.choose.run",
+=======
+    "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",
+>>>>>>> main
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",
     "tversky_loss": "lossmith.losses.region.tversky",
     "tweedie_loss": "lossmith.losses.elementwise.tweedie",
+    "vicreg_loss": "lossmith.losses.embedding.vicreg",
     "welsch_loss": "lossmith.losses.elementwise.welsch",
     "weston_watkins_hinge_loss": "lossmith.losses.classification.multiclass_hinge",
     "zero_one_loss": "lossmith.losses.classification.zero_one",
@@ -622,6 +769,7 @@ _MODULES = {
     "targets",
     "teach",
     "train",
+    "transform",
 }
 
 if not TYPE_CHECKING:  # a type checker that saw this would accept every misspelt name

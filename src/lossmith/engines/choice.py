@@ -92,8 +92,12 @@ def one_pass(
         fail_type("function", "be a loss or a function", function)
     if engine not in ENGINES:
         fail("engine", f"be one of {', '.join(map(repr, ENGINES))}", engine)
-    known = isinstance(function, Loss) or isinstance(getattr(function, "card", None), Card)
-    call = function if known else _adopt(function, coupling)
+    call = function
+    if not isinstance(function, Loss) and not isinstance(getattr(function, "card", None), Card):
+        adopted = adopt(function, coupling)
+
+        def call(*tensors: Any, **options: Any) -> Tensor:
+            return adopted(tensors)(*tensors, **options)
 
     @functools.wraps(call)
     def fast(*tensors: Any, **options: Any) -> Tensor:
@@ -108,7 +112,9 @@ def one_pass(
 
 
 def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Path:
-    """How the ``"one_pass"`` engine would compute a call, and why.
+    """How a call is computed with the ``"one_pass"`` engine, and why.
+
+    A loss over a softmax has an engine of its own, ``"rows"``, which serves in any case.
 
     Args:
         loss: A loss of lossmith, a Module, or what :func:`one_pass` returned.
@@ -137,16 +143,22 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
         getattr(loss, "without_engine", loss)(*tensors, **options)
     finally:
         follow(before)
-    if seen:
-        return seen[0]
+    if seen:  # a loss with an engine of its own, which declines, is offered a second time
+        return next((path for path in seen if path.how != "plain"), seen[-1])
     elements = tensors[0].numel()
     if elements <= SMALL:
         return Path("plain", f"{elements} elements, and up to {SMALL} an engine gains nothing")
     return Path("plain", "a compiler is at work already")
 
 
-def _adopt(function: Callable[..., Tensor], coupling: Coupling) -> Callable[..., Tensor]:
-    """Give a plain function the checks of shapes, the weights and the reductions of a loss."""
+def adopt(
+    function: Callable[..., Tensor], coupling: Coupling
+) -> Callable[[tuple[Tensor, ...]], Callable[..., Tensor]]:
+    """Give a plain function the checks of shapes, the weights and the reductions of a loss.
+
+    Returns:
+        What finds the loss for tensors of some ranks.
+    """
     if coupling not in ("element", "row"):
         fail("coupling", "be 'element' or 'row'", coupling)
     parameters = inspect.signature(function).parameters.values()
@@ -158,16 +170,16 @@ def _adopt(function: Callable[..., Tensor], coupling: Coupling) -> Callable[...,
     def body(*tensors: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
         return function(*tensors, **options)
 
-    def adopted(*tensors: Tensor, **options: Any) -> Tensor:
+    def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
         for name, tensor in zip(names, tensors, strict=False):
             if not isinstance(tensor, Tensor):
                 fail_type(name, "be a tensor", tensor)
         key = tuple((t.ndim, t.is_floating_point()) for t in tensors)
         if key not in built:
             built[key] = build(_card(coupling, names, key, rules), body)
-        return built[key](*tensors, **options)
+        return built[key]
 
-    return adopted
+    return of
 
 
 def _card(

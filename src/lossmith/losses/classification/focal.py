@@ -20,11 +20,14 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
+    sigmoid_sides,
     softplus_sides,
     times,
 )
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature, elementwise
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 
 
 def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
@@ -94,8 +97,9 @@ def sigmoid_focal_loss(
         tensor([1.7329e-01, 1.0928e-04])
     """
     against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    positive = times(target, faded(toward, against, gamma))
-    negative = times(1 - target, faded(against, toward, gamma))
+    p, rest = sigmoid_sides(input)
+    positive = times(target, faded(toward, rest, against, gamma))
+    negative = times(1 - target, faded(against, p, toward, gamma))
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     return positive + negative
@@ -107,6 +111,15 @@ class SigmoidFocalLoss(Loss):
     gamma: float = 2.0
     alpha: float | None = None
     function = staticmethod(sigmoid_focal_loss)
+
+
+def _cost(margin: Tensor, gamma: float) -> Tensor:
+    nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
+    return faded(nll, sigmoid_sides(margin)[0], odds, gamma)
+
+
+def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100) -> Against:
+    return Against(lambda margin: _cost(margin, gamma), weight, ignore_index=ignore_index)
 
 
 @loss(
@@ -132,7 +145,8 @@ class SigmoidFocalLoss(Loss):
         use_when="easy samples of frequent classes drown the rest",
         avoid_when="calibrated probabilities are wanted: focusing bends them",
         source="Lin, Goyal, Girshick, He & Dollar 2017, arXiv:1708.02002",
-    )
+    ),
+    engine=against(_against),
 )
 def focal_loss(
     input: Tensor,
@@ -175,8 +189,7 @@ def focal_loss(
     """
     dim = 1 if input.ndim > 1 else 0
     if not target.is_floating_point():
-        nll, odds = softplus_sides(class_margin(input, target, dim=dim))  # odds: -log(1 - p)
-        value = faded(nll, odds, gamma)
+        value = _cost(class_margin(input, target, dim=dim), gamma)
         if weight is None:
             return value
         own = weight.to(input)[target]
