@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith import train as train
-<<<<<<< HEAD
-    from lossmith.choose.run import tournament
-=======
     from lossmith import transform as transform
->>>>>>> main
+    from lossmith.choose.run import tournament
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
@@ -491,11 +488,8 @@ __all__ = [
     "squared_hinge_loss",
     "supcon_loss",
     "symmetric_cross_entropy_loss",
-<<<<<<< HEAD
-    "tournament",
-=======
     "total_variation_from_logits_loss",
->>>>>>> main
+    "tournament",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
@@ -742,11 +736,8 @@ _HOME = {
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
     "supcon_loss": "lossmith.losses.embedding.supcon",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
-<<<<<<< HEAD
-    "tournament": "lossmith.choose.run",
-=======
     "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",
->>>>>>> main
+    "tournament": "lossmith.choose.run",
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",
