@@ -240,6 +240,7 @@ if TYPE_CHECKING:
         binary_tversky_loss,
         tversky_loss,
     )
+    from lossmith.losses.sequence.crf import CRFLoss, crf_loss
     from lossmith.losses.sequence.ctc import (
         CTCLoss,
         CTCWithLogitsLoss,
@@ -247,6 +248,7 @@ if TYPE_CHECKING:
         ctc_with_logits_loss,
     )
     from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
+    from lossmith.losses.sequence.soft_dtw import SoftDTWLoss, soft_dtw_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
     from lossmith.transform.linear_head import linear_head
@@ -272,6 +274,7 @@ __all__ = [
     "BinaryMCCLoss",
     "BinaryTverskyLoss",
     "CCCLoss",
+    "CRFLoss",
     "CTCLoss",
     "CTCWithLogitsLoss",
     "Card",
@@ -356,6 +359,7 @@ __all__ = [
     "Signature",
     "SmoothL1Loss",
     "SoftBootstrappingLoss",
+    "SoftDTWLoss",
     "SoftF1Loss",
     "SoftMarginLoss",
     "SoftmaxStatistics",
@@ -399,6 +403,7 @@ __all__ = [
     "check_loss",
     "contrastive_loss",
     "cosine_embedding_loss",
+    "crf_loss",
     "cross_entropy",
     "ctc_loss",
     "ctc_with_logits_loss",
@@ -481,6 +486,7 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_bootstrapping_loss",
+    "soft_dtw_loss",
     "soft_f1_loss",
     "soft_margin_loss",
     "softmax",
@@ -520,6 +526,7 @@ _HOME = {
     "BinaryMCCLoss": "lossmith.losses.region.mcc",
     "BinaryTverskyLoss": "lossmith.losses.region.tversky",
     "CCCLoss": "lossmith.losses.elementwise.correlation",
+    "CRFLoss": "lossmith.losses.sequence.crf",
     "CTCLoss": "lossmith.losses.sequence.ctc",
     "CTCWithLogitsLoss": "lossmith.losses.sequence.ctc",
     "Card": "lossmith.core.card",
@@ -604,6 +611,7 @@ _HOME = {
     "Signature": "lossmith.core.signature",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
+    "SoftDTWLoss": "lossmith.losses.sequence.soft_dtw",
     "SoftF1Loss": "lossmith.losses.region.soft_f1",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
     "SoftmaxStatistics": "lossmith.engines.rows.statistics",
@@ -647,6 +655,7 @@ _HOME = {
     "check_loss": "lossmith.contract.api",
     "contrastive_loss": "lossmith.losses.embedding.contrastive",
     "cosine_embedding_loss": "lossmith.losses.embedding.cosine_embedding",
+    "crf_loss": "lossmith.losses.sequence.crf",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "ctc_loss": "lossmith.losses.sequence.ctc",
     "ctc_with_logits_loss": "lossmith.losses.sequence.ctc",
@@ -729,6 +738,7 @@ _HOME = {
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "soft_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",
+    "soft_dtw_loss": "lossmith.losses.sequence.soft_dtw",
     "soft_f1_loss": "lossmith.losses.region.soft_f1",
     "soft_margin_loss": "lossmith.losses.classification.soft_margin",
     "softmax": "lossmith.core.numerics",

@@ -69,9 +69,9 @@ def test_kernels_are_no_worse_than_torchs(shape: tuple[int, int], dtype: torch.d
 
     def every(made: Any) -> list[Tensor]:
         top, total = torch.full((count,), -1e30, dtype=dtype), torch.zeros(count, dtype=dtype)
-        made.merge_columns(scores[: rows // 2 + 1], top, total)
+        made.merge_columns(scores[: rows // 2 + 1], (top, total))
         if rows > 1:
-            made.merge_columns(scores[rows // 2 + 1 :], top, total)
+            made.merge_columns(scores[rows // 2 + 1 :], (top, total))
         one, two, three = scores.clone(), scores.clone(), scores.clone()
         made.exponentials(one, shift, force)
         made.exponentials(two, shift, force, sides, along)
@@ -113,7 +113,7 @@ def test_sums_of_nothing_stay_finite() -> None:
     scores = torch.full((3, 41), lowest)
     assert (kernels().log_sum_exp(scores) == lowest).all()
     top, total = torch.full((41,), lowest), torch.zeros(41)
-    kernels().merge_columns(scores, top, total)
+    kernels().merge_columns(scores, (top, total))
     assert (top == lowest).all()
     assert (total == 3).all()
 

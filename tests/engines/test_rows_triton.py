@@ -34,7 +34,7 @@ LOSSES: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any]]] = {
     "kl": (lm.kl_div_from_logits_loss, "logits", {}),
     "reverse_kl": (lm.reverse_kl_div_from_logits_loss, "logits", {"temperature": 2.0}),
     "js": (lm.js_div_from_logits_loss, "logits", {}),
-    "total_variation": (lm.total_variation_from_logits_loss, "logits", {"temperature": 0.5}),
+    "total_variation": (lm.total_variation_from_logits_loss, "logits", {"temperature": 2.0}),
 }
 
 
@@ -117,9 +117,11 @@ def test_as_accurate_as_the_plain_function(name, shape, dtype, device, served) -
         finally:
             follow(before)
         for mine, theirs, truth in zip(found, usual, exact, strict=True):
-            # of the same size: with few numbers the largest error of either is a matter of luck
-            allowed = 4 * (theirs - truth).abs().max()
-            allowed += 4 * torch.finfo(dtype).eps * truth.abs().max()
+            # with few numbers the largest error of either is a matter of luck, as is whose logits
+            # are rounded when the largest is taken off
+            allowed = 2 * (theirs - truth).abs().max()
+            roundings = 4 + logits.abs().max().item()
+            allowed += roundings * torch.finfo(dtype).eps * truth.abs().max()
             assert (mine - truth).abs().max() <= allowed
 
 

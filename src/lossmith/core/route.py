@@ -66,7 +66,11 @@ class Call(NamedTuple):
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
         logits, link = tensors[0], self.card.link
-        finite = tamed(logits) if link in ("logit", "softmax") else None
+        # a linear layer inside the loss makes the logits of something else
+        holds = link == "logit" or (
+            link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
+        )
+        finite = tamed(logits) if holds else None
         if finite is None:
             result = self.body(*tensors, **options)
         else:

@@ -83,8 +83,8 @@ class Step(Protocol):
     copies: int
     looks: bool
 
-    def value(self, scores: Tensor, place: Tensor) -> Tensor | Terms:
-        """The values of the rows at ``place``; ``scores``, ``(R, M)``, may be overwritten."""
+    def value(self, tile: Tensor, place: Tensor) -> Tensor | Terms:
+        """The values of the rows at ``place``; ``tile``, ``(R, M)``, may be overwritten."""
         ...
 
     def finish(self, values: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class Step(Protocol):
         """What pulls at the samples, passed on to the rows."""
         ...
 
-    def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
+    def pull(self, tile: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
         """The values, and the slope of ``(force * all values).sum()`` by each product."""
         ...
 
@@ -126,9 +126,9 @@ class Rows:
         values = self.rows(scores, torch.arange(scores.shape[0], device=scores.device))
         return self.finish(values) if isinstance(values, Tensor) else values
 
-    def value(self, scores: Tensor, place: Tensor) -> Tensor | Terms:
+    def value(self, tile: Tensor, place: Tensor) -> Tensor | Terms:
         """The rows at ``place``."""
-        return self.rows(scores, place)
+        return self.rows(tile, place)
 
     def finish(self, values: Tensor) -> Tensor:
         """Each row by itself, or the total."""
@@ -138,10 +138,10 @@ class Rows:
         """Each row by itself; a single number for all broadcasts."""
         return force
 
-    def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
+    def pull(self, tile: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
         """By autograd, within the stripe."""
         with torch.enable_grad():
-            leaf = scores.detach().requires_grad_()
+            leaf = tile.detach().requires_grad_()
             result = self.rows(leaf, place)
             values = result.loss if isinstance(result, Terms) else result
             pull = force[place] if force.ndim else force.expand_as(values)

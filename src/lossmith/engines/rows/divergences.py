@@ -106,6 +106,7 @@ def between(divergence: Divergence) -> Rows:
     """The engine of a divergence of two tensors of logits, both divided by a ``temperature``."""
 
     def kernel(call: Call, needs: tuple[bool, ...]) -> Done | None:
+        """By blocks of rows. On the CPU only."""
         layout = Layout(call.tensors[0])
         first, second = (layout.grid(t) for t in call.tensors)
         frame = frame_of(call, layout)

@@ -38,7 +38,8 @@ class Frame(NamedTuple):
     def over(self, grid: Tensor) -> "Frame":
         """The same with slopes in the place of the logits.
 
-        Only if nothing in them could make the kernel decline when some are lost already.
+        On the CPU only, and if nothing in them could make the kernel decline when some are lost
+        already.
         """
         logits = self.call.tensors[0]
         largest = max(abs(end.item()) for end in torch.aminmax(logits))

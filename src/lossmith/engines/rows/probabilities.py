@@ -1,4 +1,7 @@
-"""Rows of logits against probabilities: cross-entropy; and of logits alone: entropy."""
+"""Rows of logits against probabilities: cross-entropy; and of logits alone: entropy.
+
+On the CPU only.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -42,6 +42,7 @@ class Row(NamedTuple):
 
 
 def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
+    """By blocks of rows. On the CPU only."""
     logits, target = call.tensors
     layout = Layout(logits)
     grid = layout.grid(logits)
@@ -75,7 +76,7 @@ def _piece(
     With R, the exponentials of the other classes, and e that of the own one, ``-log p`` is
     ``log1p(R / e)``: nothing cancels, however likely the class.
     """
-    deep = bool(loss.smoothing or loss.z_loss)
+    deep = loss.smoothing > 0 or loss.z_loss > 0
     lowered = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
     place = row.place
     own = out.gather(1, place)

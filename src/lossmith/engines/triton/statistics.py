@@ -4,7 +4,7 @@ A program takes pieces of one sample, all classes of a position at once, and lea
 of its own; torch adds these up in float64, in the same order in each run. All arithmetic is in
 float32, or in float64 for logits of that dtype.
 """
-# pyright: basic, reportArgumentType=false, reportCallIssue=false
+# pyright: basic, reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # (the arguments of a kernel have the types of Triton's language, which Python cannot name)
 
 from typing import Any, NamedTuple
@@ -283,7 +283,7 @@ class Kernels(NamedTuple):
             "LARGEST": info.max / 256,
             "GAMMA": self.measure.gamma or 0.0,
             "COST": self.measure.gamma is not None,
-            "FOCAL": bool(self.measure.gamma),
+            "FOCAL": (self.measure.gamma or 0.0) > 0,
             "DTYPE": tl.float64 if double else tl.float32,
             "COLUMNS": COLUMNS,
         }

@@ -40,7 +40,7 @@ def reverse_kl_div_from_logits_loss(
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Kullback-Leibler divergence KL(input || target) of each row, from logits on both sides.
+    """Reverse Kullback-Leibler divergence KL(input || target), from two logits.
 
     It charges for what the model allows and the target does not, where
     :func:`kl_div_from_logits_loss` charges for what the model leaves out. Gradients flow to both.
