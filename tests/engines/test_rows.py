@@ -1,5 +1,6 @@
 """The engine of losses over a softmax: as accurate as the plain function, and stepping aside."""
 
+import math
 import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -195,6 +196,16 @@ def test_unlikely_and_certain_classes(far: float) -> None:
     exact = plainly(lambda: outcome(lm.cross_entropy, [x, index], [True, False], reduction="none"))
     torch.testing.assert_close(value.double(), exact[0], rtol=1e-6, atol=0)
     torch.testing.assert_close(slope.double(), exact[1], rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("far", [1e2, 1e6, 1e12])
+def test_certain_rows_have_a_bounded_divergence(far: float) -> None:
+    first, second = torch.zeros(400, 100), torch.zeros(400, 100)
+    first[:, 0] = far
+    found = outcome(lm.js_div_from_logits_loss, [first, second], [True, True])
+    p, q, m = 1.0, 0.01, 0.505  # of the certain class; the others share the rest of q
+    exact = 0.5 * (math.log(p / m) + q * math.log(q / m) + 0.99 * math.log(2))
+    assert found[0].item() == pytest.approx(exact, rel=1e-6)
 
 
 def test_infinite_logits_reach_the_limit() -> None:

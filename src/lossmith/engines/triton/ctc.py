@@ -43,48 +43,48 @@ def _walk(
     there, named = place < width, place < width - 1
     length, final = tl.load(steps + sample), tl.load(symbols + sample)
     nothing = tl.full((BLOCK,), _IMPOSSIBLE, tl.float64)
-    emit += sample * width
-    skip += sample * (width - 1)
-    paths += sample * 2 * width
+    line = emit + sample * width
+    row = skip + sample * (width - 1)
+    out = paths + sample * 2 * width
     if tl.program_id(1) == 0:
-        leap = tl.load(skip + place, named, _IMPOSSIBLE)
+        leap = tl.load(row + place, named, _IMPOSSIBLE)
         left = tl.maximum(place - 1, 0)
         blank, symbol = tl.where(place == 0, 0.0, nothing), nothing
         for step in range(count):
             before = tl.where(place > 0, tl.gather(symbol, left, 0), nothing)
             new_symbol = _all(symbol, blank, before + leap)
-            new_symbol += tl.load(emit + 1 + place, named, _IMPOSSIBLE)
-            new_blank = _both(blank, before) + tl.load(emit)
+            new_symbol += tl.load(line + 1 + place, named, _IMPOSSIBLE)
+            new_blank = _both(blank, before) + tl.load(line)
             blank = tl.where(step < length, tl.maximum(new_blank, _IMPOSSIBLE), blank)
             symbol = tl.where(step < length, tl.maximum(new_symbol, _IMPOSSIBLE), symbol)
-            tl.store(paths + place, blank, there)
-            tl.store(paths + width + place, symbol, there)
-            emit += stride
-            paths += 2 * stride
+            tl.store(out + place, blank, there)
+            tl.store(out + width + place, symbol, there)
+            line += stride
+            out += 2 * stride
         at_blank = tl.max(tl.where(place == final, blank, nothing), 0)
         at_symbol = tl.max(tl.where(place == final - 1, symbol, nothing), 0)
         tl.store(value + sample, -_both(at_blank, at_symbol))
     else:
-        emit += last
-        paths += side + 2 * last
+        line += last
+        out += side + 2 * last
         right = tl.minimum(place + 1, BLOCK - 1)
-        leap = tl.load(skip + right, right < width - 1, _IMPOSSIBLE)
+        leap = tl.load(row + right, right < width - 1, _IMPOSSIBLE)
         blank = tl.where(place == final, 0.0, nothing)
         symbol = tl.where(place == final - 1, 0.0, nothing)
         for back in range(count):
             inside = count - 1 - back < length
-            tl.store(paths + place, tl.where(inside, blank, nothing), there)
-            tl.store(paths + width + place, tl.where(inside, symbol, nothing), there)
-            of_symbol = symbol + tl.load(emit + 1 + place, named, _IMPOSSIBLE)
-            of_blank = blank + tl.load(emit)
+            tl.store(out + place, tl.where(inside, blank, nothing), there)
+            tl.store(out + width + place, tl.where(inside, symbol, nothing), there)
+            of_symbol = symbol + tl.load(line + 1 + place, named, _IMPOSSIBLE)
+            of_blank = blank + tl.load(line)
             next_blank = tl.where(place < BLOCK - 1, tl.gather(of_blank, right, 0), nothing)
             next_symbol = tl.where(place < BLOCK - 1, tl.gather(of_symbol, right, 0), nothing)
             new_symbol = _all(of_symbol, next_blank, next_symbol + leap)
             new_blank = _both(of_blank, of_symbol)
             blank = tl.where(inside, tl.maximum(new_blank, _IMPOSSIBLE), blank)
             symbol = tl.where(inside, tl.maximum(new_symbol, _IMPOSSIBLE), symbol)
-            emit -= stride
-            paths -= 2 * stride
+            line -= stride
+            out -= 2 * stride
 
 
 def on_device(

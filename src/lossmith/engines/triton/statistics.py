@@ -169,8 +169,8 @@ def _masks(logits, target, x_sample, x_at, y_sample, y_at, sample, at, count,
 @triton.jit
 def _mask_sums(
     logits, target, out, x_sample, x_at, y_sample, y_at, count,
-    LARGEST: tl.constexpr, GAMMA: tl.constexpr, COST: tl.constexpr, FOCAL: tl.constexpr,
-    DTYPE: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
+    LARGEST: tl.constexpr, GAMMA: tl.constexpr, SQUARED: tl.constexpr, COST: tl.constexpr,
+    FOCAL: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     sample, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     hit = tl.zeros((WIDE,), DTYPE)  # as many lanes as a piece is wide
@@ -183,7 +183,8 @@ def _mask_sums(
         hit += tl.where(there, inside * mask, 0.0)
         alarm += tl.where(there, inside * (1 - mask), 0.0)
         miss += tl.where(there, outside * mask, 0.0)
-        gap += tl.where(there, apart * apart, 0.0)
+        if SQUARED:
+            gap += tl.where(there, apart * apart, 0.0)
         size += tl.where(there, mask, 0.0)
         if COST:
             yes, no = toward, against
@@ -203,8 +204,8 @@ def _mask_sums(
 @triton.jit
 def _mask_slopes(
     logits, target, by, out, x_sample, x_at, y_sample, y_at, o_sample, o_at, count,
-    LARGEST: tl.constexpr, GAMMA: tl.constexpr, COST: tl.constexpr, FOCAL: tl.constexpr,
-    DTYPE: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
+    LARGEST: tl.constexpr, GAMMA: tl.constexpr, SQUARED: tl.constexpr, COST: tl.constexpr,
+    FOCAL: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     sample = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * WIDE + tl.arange(0, WIDE).to(tl.int64)
@@ -213,7 +214,9 @@ def _mask_slopes(
     )
     place = by + sample * COLUMNS
     pull = mask * (tl.load(place) - tl.load(place + 2)) + (1 - mask) * tl.load(place + 1)
-    slope = inside * outside * (pull + 2 * apart * tl.load(place + 3))
+    if SQUARED:
+        pull += 2 * apart * tl.load(place + 3)
+    slope = inside * outside * pull
     if COST:
         yes, no = -outside, inside
         if FOCAL:
@@ -282,6 +285,7 @@ class Kernels(NamedTuple):
         shared = {
             "LARGEST": info.max / 256,
             "GAMMA": self.measure.gamma or 0.0,
+            "SQUARED": self.measure.squared,
             "COST": self.measure.gamma is not None,
             "FOCAL": (self.measure.gamma or 0.0) > 0,
             "DTYPE": tl.float64 if double else tl.float32,
@@ -290,5 +294,4 @@ class Kernels(NamedTuple):
         if not self.measure.by_class:
             return {**shared, "WIDE": TILE // 4}
         high = triton.next_power_of_2(logits.shape[1])
-        shape = {"HIGH": high, "WIDE": max(16, TILE // high)}
-        return {**shared, **shape, "TINY": info.tiny, "SQUARED": self.measure.squared}
+        return {**shared, "HIGH": high, "WIDE": max(16, TILE // high), "TINY": info.tiny}
