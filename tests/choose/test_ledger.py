@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lossmith.choose import DataError, choose
 from lossmith.choose.ledger import Ledger, pack, unpack
@@ -93,6 +94,32 @@ def test_the_same_call_reads_what_is_there_and_trains_nothing(tmp_path, monkeypa
     assert json.dumps(first.to_dict()) == json.dumps(again.to_dict())
 
 
+def test_an_incomplete_plan_has_no_ranking(tmp_path, monkeypatch):
+    choose("stackloss", **ASKED, out=tmp_path)
+    next((tmp_path / "results").iterdir()).unlink()
+    monkeypatch.setattr("lossmith.choose.crew.serve", lambda *_: None)
+    with pytest.raises(RuntimeError, match="cells are missing, and there is no ranking"):
+        choose("stackloss", **ASKED, out=tmp_path)
+
+
+def test_what_the_living_have_at_hand_outlasts_the_end(tmp_path):
+    ledger = Ledger(tmp_path)
+    (ledger.aside / "elsewhere 1 a").touch()
+    (ledger.claims / "a").write_text("elsewhere 1")
+    ledger.finish()
+    assert (ledger.aside / "elsewhere 1 a").exists()
+    assert (ledger.claims / "a").exists()
+    for path in (ledger.aside / "elsewhere 1 a", ledger.claims / "a"):
+        os.utime(path, (time.time() - 2 * ledger.lease,) * 2)
+    ledger.finish()
+    assert list(ledger.aside.iterdir()) == list(ledger.claims.iterdir()) == []
+
+
+def test_a_model_that_cannot_travel_is_refused_for_several_processes():
+    with pytest.raises(DataError, match="model must be importable"):
+        choose("stackloss", **ASKED, model=lambda i, o: torch.nn.Linear(i, o), jobs=2)
+
+
 def test_lost_cells_are_made_again_bit_by_bit(tmp_path):
     first = choose("stackloss", **ASKED, out=tmp_path)
     results = sorted((tmp_path / "results").iterdir())
@@ -109,65 +136,83 @@ def test_a_folder_holds_one_plan(tmp_path):
         choose("stackloss", **{**ASKED, "folds": "3x1"}, out=tmp_path)
 
 
-COMMAND = [
-    *(sys.executable, "-m", "lossmith", "choose", "stackloss", "--metric", "mae", "--json"),
-    *("--losses", "l1_loss,huber_loss", "--folds", "5x4", "--epochs", "40", "--trials", "4"),
-    *("--jobs", "2"),
-]
+# runs of several seconds
+KILLED = {**ASKED, "losses": "l1_loss,huber_loss", "folds": "5x4", "epochs": 40, "trials": 4}
 
 
-def _start(folder, output):
-    command = [*COMMAND, "--out", str(folder)]
-    with output.open("wb") as file:
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, stdout=file, stderr=quiet, start_new_session=True)
+def _run(folder, output):
+    done = choose("stackloss", **KILLED, out=folder)
+    output.write_text(json.dumps(done.to_dict()))
 
 
-def _helpers(process):
-    """Process ids of the helpers of a run."""
-    path = f"/proc/{process.pid}/task/{process.pid}/children"
-    try:
-        with open(path, encoding="ascii") as file:
-            found = [int(word) for word in file.read().split()]
-        lines = {one: Path(f"/proc/{one}/cmdline").read_bytes() for one in found}
-    except OSError:
-        return []
-    return [one for one in found if b"spawn_main" in lines[one]]
+def _same_cells(folder, whole):
+    names = [sorted(path.name for path in (one / "results").iterdir()) for one in (folder, whole)]
+    assert names[0] == names[1]
+    assert list((folder / "aside").iterdir()) == list((folder / "claims").iterdir()) == []
 
 
-def _at_work(folder, process):
-    """Whether this run holds a claim: then there is something that a kill can break."""
-    mine = {process.pid, *_helpers(process)}
-    owners = [path.read_text().split() for path in (folder / "claims").glob("*")]
-    return any(words and int(words[-1]) in mine for words in owners)
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="forks workers from a warm server")
+def test_ten_kills_of_two_workers_leave_the_table_of_an_undisturbed_run(tmp_path):
+    folder, whole = tmp_path / "killed", tmp_path / "whole"
+    _run(whole, tmp_path / "expected")
+    context = multiprocessing.get_context("forkserver")
+    warm = ("lossmith.", "torch.", "sklearn.", "statsmodels.")
+    context.set_forkserver_preload([name for name in sys.modules if name.startswith(warm)])
+
+    def start(place):
+        output = tmp_path / f"found-{place}"
+        process = context.Process(target=_run, args=(folder, output), daemon=True)
+        process.start()
+        return process
+
+    def at_work(process):
+        owners = [path.read_text().split() for path in (folder / "claims").glob("*")]
+        return str(process.pid) in [words[-1] for words in owners]
+
+    rng = random.Random(0)
+    workers, kills = [start(0), start(1)], 0
+    while kills < 10:
+        assert not (folder / "complete").exists(), f"the run was over after {kills} kills"
+        place = rng.randrange(2)
+        if not at_work(workers[place]):
+            time.sleep(0.002)
+            continue
+        time.sleep(0.1 * rng.random())
+        workers[place].kill()
+        workers[place].join()
+        assert workers[place].exitcode == -signal.SIGKILL
+        workers[place] = start(place)
+        kills += 1
+    for worker in workers:
+        worker.join()
+    for place in range(2):
+        assert (tmp_path / f"found-{place}").read_text() == (tmp_path / "expected").read_text()
+    _same_cells(folder, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the children of a process from /proc")
-def test_ten_kills_leave_the_table_of_an_undisturbed_run(tmp_path):
-    outputs = tmp_path / "expected", tmp_path / "found"
-    assert _start(tmp_path / "whole", outputs[0]).wait() == 0
-    rng = random.Random(0)
+def test_a_killed_command_takes_its_helper_along_and_goes_on_when_it_is_given_again(tmp_path):
+    options = [f"--{key}={value}" for key, value in KILLED.items()]
+    command = [sys.executable, "-m", "lossmith", "choose", "stackloss", "--json", "--jobs=2"]
     folder = tmp_path / "killed"
-    process, kills = _start(folder, outputs[1]), 0
-    while kills < 10:
-        while process.poll() is None and not _at_work(folder, process):
-            time.sleep(0.005)
-        time.sleep(0.1 * rng.random())
-        assert process.poll() is None, f"the run was over after {kills} kills"
-        victims = _helpers(process)
-        if kills % 3 == 0 and victims:
-            os.kill(rng.choice(victims), signal.SIGKILL)
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process = _start(folder, outputs[1])
-        kills += 1
-    assert process.wait() == 0
-    assert outputs[1].read_bytes() == outputs[0].read_bytes()
-    names = [
-        sorted(path.name for path in (one / "results").iterdir())
-        for one in (tmp_path / "whole", folder)
-    ]
-    assert names[0] == names[1]
-    assert list((folder / "aside").iterdir()) == list((folder / "claims").iterdir()) == []
+    command = [*command, *options, "--out"]
+    first = subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL)
+    children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
+    while not list((folder / "claims").glob("*")):
+        assert first.poll() is None
+        time.sleep(0.005)
+    helpers = [int(word) for word in children.read_text().split()]
+    assert helpers
+    first.kill()
+    first.wait()
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{one}").exists() for one in helpers):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    again = subprocess.run([*command, str(folder)], stdout=subprocess.PIPE, check=True)
+    _run(tmp_path / "whole", tmp_path / "expected")
+    expected = json.loads((tmp_path / "expected").read_text())
+    assert json.loads(again.stdout) == expected
+    _same_cells(folder, tmp_path / "whole")

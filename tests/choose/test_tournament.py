@@ -108,6 +108,29 @@ def test_a_loss_that_is_not_finite_is_recorded_with_the_reason():
     assert verdict.standings[-1].word == "failed"
 
 
+def test_a_loss_that_breaks_the_common_step_fails_alone():
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, input):
+            return input.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("no way back")
+
+    def change(found):
+        def broken(input, target, **options):
+            return Broken.apply(input)
+
+        return (found[0], replace(found[1], function=broken, rowwise=True))
+
+    outcome, verdict = _run(change, trials=2)
+    whole, _ = _run(lambda found: found, trials=2)
+    np.testing.assert_allclose(outcome.results[0].scores, whole.results[0].scores, rtol=1e-4)
+    assert "5 of 5 cells failed, the first: RuntimeError: no way back" in outcome.results[1].failure
+    assert verdict.standings[-1].word == "failed"
+
+
 def test_cells_share_no_row_between_training_and_test():
     diagnosis = examine(load("wine"))
     cells = plan(diagnosis, "4x2").cells

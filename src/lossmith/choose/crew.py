@@ -2,13 +2,14 @@
 
 import multiprocessing
 import os
+import pickle
 import tempfile
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
 
 from lossmith.choose.errors import DataError
 from lossmith.choose.ledger import LEASE, Ledger
@@ -43,15 +44,15 @@ def complete(
     with _folder(folder) as place:
         ledger = Ledger(place, lease)
         _pledge(work, ledger)
-        workers = (
-            [_start(work, place, lease) for _ in range(jobs - 1)] if todo(work, ledger) else []
-        )
+        workers: list[SpawnProcess] = []
         try:
+            while todo(work, ledger) and len(workers) < jobs - 1:
+                workers.append(_start(work, place, lease))
             serve(work, ledger, progress)
         finally:
-            for worker in workers:
-                worker.join(timeout=0 if todo(work, ledger) else 5)
+            for worker in workers:  # at any moment, as the ledger allows
                 worker.terminate()
+                worker.join()
         ledger.finish()
         return gather(work, ledger)
 
@@ -76,11 +77,16 @@ def _pledge(work: Work, ledger: Ledger) -> None:
         )
 
 
-def _start(work: Work, folder: Path, lease: float) -> Any:
+def _start(work: Work, folder: Path, lease: float) -> SpawnProcess:
     # spawned: a forked child must not use torch after its parent has
     context = multiprocessing.get_context("spawn")
     process = context.Process(target=_child, args=(work, folder, lease, os.getpid()), daemon=True)
-    process.start()
+    try:
+        process.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"model must be importable by other processes, as no lambda is, if jobs > 1: {error}"
+        ) from None
     return process
 
 

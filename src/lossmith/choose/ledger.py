@@ -1,14 +1,16 @@
 """A folder in which every result is written once, whoever computes it and whoever dies doing so.
 
-``claims/KEY`` is a lease: made by an exclusive create, kept alive by touching it, taken over when
-it is stale. ``results/KEY.json`` is a commit: written aside, synchronised, then linked, so that it
-is whole or absent and the first writer wins. Work may be done twice after a death; it is committed
-once. Any number of processes or machines may share the folder.
+Everything is written aside and then linked, so that it is whole or absent and the first writer
+wins. ``claims/KEY`` is a lease: it names its owner, is kept alive by touching it and taken over
+when it is stale. ``results/KEY.json`` is a commit: synchronised before it is linked. Work may be
+done twice after a death; it is committed once. Any number of processes or machines may share the
+folder.
 """
 
 import base64
 import contextlib
 import json
+import multiprocessing
 import os
 import socket
 import threading
@@ -96,28 +98,30 @@ class Ledger:
 
     def _take(self, path: Path) -> bool:
         for _ in range(2):
+            aside = self.aside / _unique()
+            aside.write_text(_me(), "utf-8")
             try:
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                os.link(aside, path)
             except FileExistsError:
-                if not self._stale(path):
+                if not self._stale(path, _owner(path)):
                     return False
                 away = self.aside / _unique()
                 with contextlib.suppress(FileNotFoundError):  # somebody else was faster
                     os.rename(path, away)
                     away.unlink()
-                continue
-            with os.fdopen(handle, "w") as file:
-                file.write(_me())
-            return True
+            else:
+                return True
+            finally:
+                aside.unlink()
         return False
 
-    def _stale(self, path: Path) -> bool:
+    def _stale(self, path: Path, owner: str) -> bool:
         """Whether the owner is dead: a process of this machine that is gone, or a cold lease.
 
         Ages are taken against a file touched just now in the same file system, because the clocks
         of machines differ.
         """
-        host, _, process = _owner(path).rpartition(" ")
+        host, _, process = owner.rpartition(" ")
         if host == socket.gethostname() and not _alive(int(process)):
             return True
         try:
@@ -137,13 +141,17 @@ class Ledger:
 
     def finish(self) -> None:
         """All the work is done: throw away what the dead left, and say so to who watches."""
-        for path in (*self.aside.iterdir(), *self.claims.iterdir()):
-            path.unlink(missing_ok=True)
+        # what the living have at hand stays: another machine may be doing the last cell once more
+        left = [(path, " ".join(path.name.split(" ")[:2])) for path in self.aside.iterdir()]
+        left += [(path, _owner(path)) for path in self.claims.iterdir()]
+        for path, owner in left:
+            if self._stale(path, owner):
+                path.unlink(missing_ok=True)
         (self.folder / "complete").touch()
 
 
 def _unique() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    return f"{_me()} {uuid.uuid4().hex}"
 
 
 def _me() -> str:
@@ -158,6 +166,7 @@ def _owner(path: Path) -> str:
 
 
 def _alive(process: int) -> bool:
+    multiprocessing.active_children()  # collects children that ended, which seem alive until then
     try:
         os.kill(process, 0)
     except ProcessLookupError:

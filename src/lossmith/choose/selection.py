@@ -42,7 +42,7 @@ def expected(
     def score(chosen: NDArray[np.int64]) -> Floats:
         return np.array([metric(target[chosen], one[chosen]) for one in repeat])
 
-    return _bbc(score, score, len(target), metric.greater_is_better, SLOW_BOOTSTRAPS, seed)
+    return _bbc(score, len(target), metric.greater_is_better, SLOW_BOOTSTRAPS, seed)
 
 
 def bbc(losses: Floats, greater_is_better: bool = False, seed: int = 0) -> float:
@@ -63,24 +63,29 @@ def bbc(losses: Floats, greater_is_better: bool = False, seed: int = 0) -> float
     def mean(chosen: NDArray[np.int64]) -> Floats:
         return losses[:, chosen].mean(1)
 
-    return _bbc(mean, mean, losses.shape[1], greater_is_better, BOOTSTRAPS, seed)
+    return _bbc(mean, losses.shape[1], greater_is_better, BOOTSTRAPS, seed)
 
 
 def _bbc(
-    inside: Callable[[NDArray[np.int64]], Floats],
-    outside: Callable[[NDArray[np.int64]], Floats],
+    score: Callable[[NDArray[np.int64]], Floats],
     rows: int,
     greater_is_better: bool,
     count: int,
     seed: int,
 ) -> float:
+    """What the chosen one has over the mean of all, on rows left out, beside that mean.
+
+    The plain mean over the bootstraps of the chosen one's score has the same expectation, but
+    also the noise of which rows were left out, which can hide the correction.
+    """
     rng = np.random.default_rng(seed)
     found: list[float] = []
     for _ in range(count):
         bag = rng.integers(rows, size=rows)
         left = np.setdiff1d(np.arange(rows), bag, assume_unique=False)
-        scores = inside(bag) if greater_is_better else -inside(bag)
-        if np.isnan(scores).all() or not len(left):
+        inside = score(bag) if greater_is_better else -score(bag)
+        if np.isnan(inside).all() or not len(left):
             continue
-        found.append(float(outside(left)[int(np.nanargmax(scores))]))
-    return float(np.nanmean(found))
+        outside = score(left)
+        found.append(float(outside[int(np.nanargmax(inside))] - np.nanmean(outside)))
+    return float(np.nanmean(score(np.arange(rows))) + np.nanmean(found))

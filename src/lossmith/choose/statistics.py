@@ -8,6 +8,7 @@ mean difference is ``(1/J + rho) s^2`` with ``rho = n_test / n_train``, instead 
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -106,6 +107,7 @@ def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Compa
     )
 
 
+@lru_cache(maxsize=1024)
 def detectable_effect(cells: int, rho: float, power: float = 0.8, alpha: float = 0.05) -> float:
     """Smallest effect, in standard deviations of the cell differences, found with this power.
 

@@ -41,6 +41,7 @@ def serve(work: Work, ledger: Ledger, progress: Progress = lambda label, share: 
                 _report(work, ledger, progress)
             if idle:
                 time.sleep(PAUSE)
+    _features.cache_clear()
     for one in work.candidates:
         progress(one.label, 1.0)
 
@@ -62,22 +63,32 @@ def _report(
 
 def _do(work: Work, task: Task, ledger: Ledger, progress: Progress) -> None:
     started = time.perf_counter()
-    act = _tune if task.stage == "tune" else _train
     parts = work.parts(task, ledger)
+    records = _records(
+        work, task, ledger, lambda share: _report(work, ledger, progress, task, share)
+    )
+    seconds = (time.perf_counter() - started) / len(parts)
+    for (key, part), record in zip(parts.items(), records, strict=True):
+        ledger.commit(key, {**part, **record, "seconds": seconds})
+
+
+def _records(
+    work: Work, task: Task, ledger: Ledger, tick: Callable[[float], None]
+) -> list[dict[str, Any]]:
+    """The results of a task; what fails is a result as well, of the loss that failed alone."""
+    act = _tune if task.stage == "tune" else _train
     try:
-        records = act(
-            work, task, ledger, lambda share: _report(work, ledger, progress, task, share)
-        )
+        return act(work, task, ledger, tick)
     except (MemoryError, OSError):  # the machine's trouble, not the cell's: nothing is committed
         raise
     except DataError:  # the model of the user cannot be built at all
         raise
-    except Exception as error:  # whatever else happens is the result of these cells
+    except Exception as error:
+        if len(task.losses) > 1:  # one of them breaks the common step: each by itself
+            alone = [replace(task, losses=(loss,)) for loss in task.losses]
+            return [one for part in alone for one in _records(work, part, ledger, tick)]
         reason = {"failure": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
-        records = [{**reason, "default": True} for _ in parts]
-    seconds = (time.perf_counter() - started) / len(parts)
-    for (key, part), record in zip(parts.items(), records, strict=True):
-        ledger.commit(key, {**part, **record, "seconds": seconds})
+        return [{**reason, "default": True} for _ in work.parts(task, ledger)]
 
 
 @dataclass(frozen=True)

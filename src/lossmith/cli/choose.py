@@ -91,8 +91,8 @@ def choose(
     # asked to end (by a scheduler, say), give back the claims
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     if suite:
-        if html is not None or target is not None:
-            raise Unusable("--suite must be given without --html and --target")
+        if html is not None or target is not None or require_winner:
+            raise Unusable("--suite must be given without --html, --target and --require-winner")
         _suite(data.split(","), out, asked, as_json=as_json)
         return
     done = _run(data, target, {**asked, "out": out})

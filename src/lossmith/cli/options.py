@@ -38,5 +38,5 @@ def complaints() -> Generator[None]:
         raise Outside(str(error)) from None
     except DataError as error:
         raise Unusable(str(error)) from None
-    except TournamentFailed as error:
+    except (TournamentFailed, OSError) as error:  # a full disk, say
         raise click.ClickException(str(error)) from None
