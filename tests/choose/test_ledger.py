@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -46,16 +47,13 @@ def test_a_claim_is_held_by_one_and_given_back(tmp_path):
         assert mine
 
 
-def _claim_and_die(folder):
-    Ledger(folder)._take(Ledger(folder).claims / "a")
-    os._exit(1)
-
-
 def test_the_claim_of_a_dead_process_is_taken_over_at_once(tmp_path):
-    process = multiprocessing.get_context("spawn").Process(target=_claim_and_die, args=(tmp_path,))
-    process.start()
-    process.join()
-    assert (tmp_path / "claims" / "a").exists()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    path = Ledger(tmp_path).claims / "a"
+    path.write_text(f"{socket.gethostname()} {dead.pid}")
+    with Ledger(tmp_path, lease=1000).claim("a") as mine:
+        assert not mine  # a child is alive until its end is collected
+    dead.wait()
     with Ledger(tmp_path, lease=1000).claim("a") as mine:
         assert mine
 
@@ -136,6 +134,13 @@ def test_a_folder_holds_one_plan(tmp_path):
         choose("stackloss", **{**ASKED, "folds": "3x1"}, out=tmp_path)
 
 
+@pytest.mark.parametrize("name", ["plan.json", "results"])
+def test_a_folder_of_something_else_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("no plan")
+    with pytest.raises(DataError, match="must be one to keep results in"):
+        choose("stackloss", **ASKED, out=tmp_path)
+
+
 # runs of several seconds
 KILLED = {**ASKED, "losses": "l1_loss,huber_loss", "folds": "5x4", "epochs": 40, "trials": 4}
 
@@ -195,10 +200,10 @@ def test_ten_kills_of_two_workers_leave_the_table_of_an_undisturbed_run(tmp_path
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the children of a process from /proc")
 def test_a_killed_command_takes_its_helper_along_and_goes_on_when_it_is_given_again(tmp_path):
     options = [f"--{key}={value}" for key, value in KILLED.items()]
-    command = [sys.executable, "-m", "lossmith", "choose", "stackloss", "--json", "--jobs=2"]
     folder = tmp_path / "killed"
-    command = [*command, *options, "--out"]
-    first = subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "lossmith", "choose", "stackloss", "--json", *options]
+    command = [*command, "--out", str(folder)]
+    first = subprocess.Popen([*command, "--jobs=2"], stdout=subprocess.DEVNULL)
     children = Path(f"/proc/{first.pid}/task/{first.pid}/children")
     while not list((folder / "claims").glob("*")):
         assert first.poll() is None
@@ -211,7 +216,7 @@ def test_a_killed_command_takes_its_helper_along_and_goes_on_when_it_is_given_ag
     while any(Path(f"/proc/{one}").exists() for one in helpers):
         assert time.monotonic() < until
         time.sleep(0.05)
-    again = subprocess.run([*command, str(folder)], stdout=subprocess.PIPE, check=True)
+    again = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     _run(tmp_path / "whole", tmp_path / "expected")
     expected = json.loads((tmp_path / "expected").read_text())
     assert json.loads(again.stdout) == expected

@@ -42,8 +42,7 @@ def complete(
         DataError: If the folder holds another plan.
     """
     with _folder(folder) as place:
-        ledger = Ledger(place, lease)
-        _pledge(work, ledger)
+        ledger = _open(work, place, lease)
         workers: list[SpawnProcess] = []
         try:
             while todo(work, ledger) and len(workers) < jobs - 1:
@@ -66,15 +65,22 @@ def _folder(folder: str | Path | None) -> Generator[Path]:
         yield Path(made)
 
 
-def _pledge(work: Work, ledger: Ledger) -> None:
+def _open(work: Work, folder: str | Path, lease: float) -> Ledger:
     """Write the plan down, or make sure that the folder holds this very plan."""
-    held = ledger.pledge(work.record)
+    try:
+        ledger = Ledger(folder, lease)
+        held = dict(ledger.pledge(work.record))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"the folder {str(folder)!r} must be one to keep results in, got: {error}"
+        ) from None
     other = [name for name, value in work.record.items() if held.get(name) != value]
     if other:
         raise DataError(
-            f"the folder {str(ledger.folder)!r} must be empty or hold the same plan, got another "
-            f"one: it differs in {', '.join(other)}"
+            f"the folder {str(folder)!r} must be empty or hold the same plan, got another one: "
+            f"it differs in {', '.join(other)}"
         )
+    return ledger
 
 
 def _start(work: Work, folder: Path, lease: float) -> SpawnProcess:
@@ -113,6 +119,4 @@ def help_with(work: Work, folder: str | Path, lease: float = LEASE) -> None:
     Raises:
         DataError: If the folder holds another plan.
     """
-    ledger = Ledger(folder, lease)
-    _pledge(work, ledger)
-    serve(work, ledger)
+    serve(work, _open(work, folder, lease))

@@ -160,8 +160,10 @@ def _shuffled(
 
 def _by_time(time: pd.Series, count: int) -> list[tuple[Rows, Rows]]:
     """Blocks of the later half, each with the window of rows right before it."""
+    if time.nunique() == 1:
+        raise DataError(f"time must vary, got {time.tolist()[0]!r} in every row")
     if not pd.api.types.is_numeric_dtype(time):
-        dates = pd.to_datetime(time, errors="coerce", format="mixed")
+        dates = pd.to_datetime(time, errors="coerce", format="mixed", utc=True)
         if dates.isna().any():
             found = time[dates.isna()].iloc[0]
             raise DataError(f"time must be numbers or dates, got {found!r}")

@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 
@@ -89,14 +89,18 @@ def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Compa
             cells=cells,
             spread=spread,
         )
-    posterior = stats.t(cells - 1, mean, error)
-    half = float(stats.t.ppf(0.975, cells - 1)) * error
-    better, worse = float(posterior.sf(rope)), float(posterior.cdf(-rope))
+    freedom = cells - 1
+
+    def below(t: float) -> float:  # as stats.t.cdf, in a hundredth of its time
+        return float(special.stdtr(freedom, t))
+
+    half = float(special.stdtrit(freedom, 0.975)) * error
+    better, worse = below((mean - rope) / error), below((-mean - rope) / error)
     return Comparison(
         difference=mean,
         low=mean - half,
         high=mean + half,
-        p=float(2 * stats.t.sf(abs(mean) / error, cells - 1)),
+        p=2 * below(-abs(mean) / error),
         better=better,
         same=max(0.0, 1 - better - worse),
         worse=worse,

@@ -70,10 +70,11 @@ def _table(folder: Path, plan: dict[str, Any], seen: dict[str, Any]) -> "tuple[T
         table.add_column(name, justify="right")
     for loss in plan["losses"]:
         rows = [row for row in seen.values() if row.get("loss") == loss]
-        cells = [row for row in rows if "cell" in row and row["variant"] == "default"]
+        counts = "tuned" if any(row.get("variant") == "tuned" for row in rows) else "default"
+        cells = [row for row in rows if row.get("variant") == counts]
         scores = [row["score"] for row in cells if not row["failure"]]
         mean = f"{sum(scores) / len(scores):.4g}" if scores else ""
-        tuned = next((str(len(row["trials"])) for row in rows if "trials" in row), "")
-        failed = str(sum(bool(row["failure"]) for row in rows) or "")
-        table.add_row(escape(loss), tuned, str(len(cells)), mean, failed)
+        trials = next((str(len(row["trials"])) for row in rows if "trials" in row), "")
+        failed = str(sum(bool(row["failure"]) for row in cells) or "")
+        table.add_row(escape(loss), trials, str(len(cells)), mean, failed)
     return table, complete
