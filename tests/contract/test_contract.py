@@ -47,10 +47,15 @@ def own() -> list[Card]:
     return [c for c in cards().values() if c.function.__module__.startswith("lossmith.losses.")]
 
 
-def concerns_engines(law: Check) -> bool:
-    """What is refused is refused before an engine is asked, and no engine works inside a graph."""
-    early = law.run.__module__.endswith(".errors") or law.name.startswith("compile")
-    return not (early or law.once or law.slow)
+def concerns_engines(law: Check, case: Case) -> bool:
+    """Whether a law is worth running with an engine forced.
+
+    What is refused is refused before an engine is asked, and no engine works inside a graph. How
+    transforms, layouts and modules go with an engine does not depend on the options.
+    """
+    _, _, group = law.run.__module__.rpartition(".")
+    early = group == "errors" or law.name.startswith("compile") or law.once or law.slow
+    return not early and (group in ("values", "limits", "reductions") or not case.options)
 
 
 def everything(*couplings: str, slow: bool = False) -> list[Any]:
@@ -61,7 +66,7 @@ def everything(*couplings: str, slow: bool = False) -> list[Any]:
         for card in own()
         if not couplings or card.coupling in couplings
         for law, case in laws_and_cases(card, oracle(card), slow=True)
-        if not couplings or concerns_engines(law)
+        if not couplings or concerns_engines(law, case)
     ]
 
 
@@ -70,35 +75,28 @@ def test_law(law: Check, case: Case) -> None:
     law.run(case)
 
 
-@pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
+def served_by_rows() -> set[str]:
+    """The losses over a softmax that have the engine of rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(route, "SMALL", 0)
+        firsts = [next(cases(card)) for card in own() if card.coupling == "row"]
+        return {c.card.name for c in firsts if explain_path(c, *c.sample(0)).how == "rows"}
+
+
+IN_ROWS = served_by_rows()
+SEPARATE = everything("element", "row", slow=True)
+GENERIC = [each for each in SEPARATE if each.values[1].card.name not in IN_ROWS]
+
+
+@pytest.mark.parametrize(("law", "case"), GENERIC)
 def test_law_in_blocks(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "SMALL", 0)
     monkeypatch.setattr(blocks, "BLOCK", 8)  # several pieces of these small tensors
-    monkeypatch.setattr(layout, "PER_THREAD", 8)
     with engine("blocks"):
         law.run(case)
 
 
-def in_rows() -> list[Any]:
-    """The laws of losses over a softmax, which have an engine of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(route, "SMALL", 0)
-        firsts = [next(cases(card)) for card in own() if card.coupling == "row"]
-        served = {c.card.name for c in firsts if explain_path(c, *c.sample(0)).how == "rows"}
-    return [each for each in everything("row", slow=True) if each.values[1].card.name in served]
-
-
-@pytest.mark.parametrize(("law", "case"), in_rows())
-def test_law_in_rows(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under "blocks" these losses take their engine too, with few classes: pieces are turned."""
-    monkeypatch.setattr(route, "SMALL", 0)
-    monkeypatch.setattr(layout, "PER_THREAD", 8)
-    monkeypatch.setattr(layout, "LEAST", 1)
-    monkeypatch.setattr(layout, "FEW", 0)
-    law.run(case)
-
-
-@pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
+@pytest.mark.parametrize(("law", "case"), GENERIC)
 def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel as it is written; what Inductor makes of it is another test's affair."""
     monkeypatch.setattr(route, "SMALL", 0)
@@ -108,9 +106,20 @@ def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch
         law.run(case)
 
 
+@pytest.mark.parametrize("few", [0, layout.FEW], ids=["as they are", "turned"])
 @pytest.mark.parametrize(
-    ("law", "case"),
-    [p for p in everything("element", "row", slow=True) if p.values[1].card.name in BY_HAND],
+    ("law", "case"), [each for each in SEPARATE if each.values[1].card.name in IN_ROWS]
+)
+def test_law_in_rows(law: Check, case: Case, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(layout, "PER_THREAD", 8)
+    monkeypatch.setattr(layout, "LEAST", 1)
+    monkeypatch.setattr(layout, "FEW", few)
+    law.run(case)
+
+
+@pytest.mark.parametrize(
+    ("law", "case"), [each for each in SEPARATE if each.values[1].card.name in BY_HAND]
 )
 def test_law_in_cache(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The formulas that are written by hand, on tensors that are too small for them otherwise."""
