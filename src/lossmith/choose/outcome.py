@@ -49,6 +49,7 @@ class Result:
         repeats: The same for every repeat that is complete, ``(repeats, rows)``.
         curves: Curves of the training; None if it failed.
         best_epochs: Epoch of the kept state in each cell; empty if it failed.
+        epochs: Last epoch of each cell; empty if it failed.
         setting: Step size and options in words.
         note: What a reader should know about the trials.
         gradient: Median length of its first gradients over those of the baseline.
@@ -65,6 +66,7 @@ class Result:
     repeats: NDArray[Any] | None = None
     curves: Curves | None = None
     best_epochs: tuple[int, ...] = ()
+    epochs: tuple[int, ...] = ()
     setting: str = ""
     note: str = ""
     gradient: float = 1.0
@@ -128,6 +130,7 @@ def gather(work: Work, ledger: Ledger) -> Tournament:
                 **_outside(work, cells, [row["test"] for row in final]),
                 curves=_curves(final, [work.plan.cells[cell] for cell in cells]),
                 best_epochs=tuple(row["best_epoch"] for row in final),
+                epochs=tuple(row["epochs"][-1] for row in final),
                 dropped=len(taken) < len(rounds),
                 **about,
             )

@@ -1,18 +1,21 @@
 """The outcome of :func:`lossmith.choose.choose`, as plain data."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
+from lossmith.choose.guards import DEGENERATE, Guard, cost
 from lossmith.choose.metric import Metric
 from lossmith.choose.outcome import Tournament
 from lossmith.choose.shortlist import Shortlist
+from lossmith.choose.subgroups import Group, subgroups
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import Standing, Verdict
 
@@ -33,6 +36,7 @@ class Choice:
         seed: The seed.
         tournament: The results.
         outcome: What may be concluded.
+        costs: Seconds of a step and mean number of epochs of each loss.
         command: The command that repeats the run.
         versions: Versions of Python and of the packages that the numbers depend on.
     """
@@ -48,6 +52,7 @@ class Choice:
     seed: int
     tournament: Tournament
     outcome: Verdict
+    costs: dict[str, tuple[float, float]]
     command: str
     versions: dict[str, str]
 
@@ -92,6 +97,58 @@ class Choice:
         """Mean score of the best constant prediction."""
         return float(self.tournament.constant.mean())
 
+    def cost(self, label: str) -> float:
+        """Time of a fit of a loss, in fits of the baseline; NaN for corrections and failures."""
+        return guard.value if (guard := self._cost(label)) else math.nan
+
+    def guards(self, label: str) -> tuple[Guard, ...]:
+        """All that a reader should know beside the score of a loss, its cost included.
+
+        Args:
+            label: The loss as in the table.
+        """
+        one = next(one for one in self.outcome.standings if one.label == label)
+        extra = self._cost(label)
+        return one.guards if extra is None or one.word == "baseline" else (*one.guards, extra)
+
+    def _cost(self, label: str) -> Guard | None:
+        if label not in self.costs:
+            return None
+        step, epochs = np.divide(self.costs[label], self.costs[self.outcome.baseline])
+        return cost(float(step * epochs), float(step), float(epochs))
+
+    @property
+    def told(self) -> dict[str, tuple[Guard, ...]]:
+        """The guards worth printing of each loss: all of a winner, else those that alarm.
+
+        Where a loss stands behind, only signs of a degenerate predictor are worth a word.
+        """
+        first = self.winner or self.outcome.standings[0].label
+        found: dict[str, tuple[Guard, ...]] = {}
+        for one in self.outcome.standings:
+            whole = self.guards(one.label)
+            if one.label == first:
+                kept = [guard for guard in whole if guard.alarm or self.winner]
+            else:
+                kept = [guard for guard in whole if guard.alarm and guard.name in DEGENERATE]
+            found[one.label] = tuple(kept)
+        return found
+
+    def subgroups(self, label: str) -> pd.DataFrame:
+        """A loss against the baseline in groups of rows; see :mod:`lossmith.choose.subgroups`.
+
+        Args:
+            label: The loss as in the table.
+        """
+        return pd.DataFrame([vars(group) for group in self.groups(label)[1]])
+
+    def groups(self, label: str) -> tuple[str, list[Group]]:
+        """The same as objects, and the name of the metric that the scores are in."""
+        one = next(one for one in self.outcome.standings if one.label == label)
+        tested = replace(self.diagnosis, target=self.tested)
+        texts = self.data.features[self.data.text].iloc[self.tournament.tested]
+        return subgroups(one.result, self.tournament.results[0], tested, self.metric, texts)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; numbers that do not exist are None."""
         cells = {
@@ -121,6 +178,7 @@ class Choice:
                     one.label: {guard.name: guard.value for guard in one.guards}
                     for one in self.outcome.standings
                 },
+                "cost": {one.label: self.cost(one.label) for one in self.outcome.standings},
                 "findings": self.diagnosis.table.to_dict(orient="records"),
                 "refusals": {one.name: one.reason for one in self.shortlist.refusals},
                 "folds": f"{self.plan.folds}x{self.plan.repeats}",

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lossmith.choose.cost import costs
 from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
@@ -169,7 +170,8 @@ def choose(
         model=describe(model, table.features.shape[1]),
         seed=seed,
         tournament=outcome,
-        outcome=judge(outcome, diagnosis, judged_by, cells),
+        outcome=judge(outcome, diagnosis, judged_by, cells, table.features[table.text]),
+        costs=costs(work, outcome),
         command=shlex.join(words),
         versions=work.versions,
     )

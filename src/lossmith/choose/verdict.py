@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
-from lossmith.choose.metric import AMOUNTS, Metric
+from lossmith.choose.guards import Guard, guards
+from lossmith.choose.metric import Metric
 from lossmith.choose.outcome import Result, Tournament
 from lossmith.choose.selection import expected
 from lossmith.choose.statistics import Comparison, cells_needed, compare, holm
@@ -18,30 +20,10 @@ from lossmith.choose.statistics import Comparison, cells_needed, compare, holm
 Word = Literal["better", "practically the same", "cannot tell", "worse", "baseline", "failed"]
 SIGNIFICANT = 0.05
 SURE = 0.95
-# Guards: a prediction repeated for more than this share of the rows; sums off by more than this.
-REPEATED = 0.5
-RATIO = 1.25
 
 
 class TournamentFailed(RuntimeError):
     """Nothing can be compared; the message says why."""
-
-
-@dataclass(frozen=True)
-class Guard:
-    """A number beside the score that shows a degenerate winner.
-
-    Attributes:
-        name: What is measured.
-        value: The number.
-        alarm: Whether a reader should worry.
-        sentence: In words.
-    """
-
-    name: str
-    value: float
-    alarm: bool
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -56,7 +38,7 @@ class Standing:
         beats_constant: Whether it beats the best constant, by the corrected test with Holm.
         word: The verdict in a word.
         sentence: The verdict in a sentence.
-        guards: Degeneracy checks on the out-of-fold predictions.
+        guards: What a reader of the score should know beside it.
     """
 
     result: Result
@@ -98,13 +80,26 @@ class Verdict:
     expected: float = math.nan
 
 
-def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, plan: Plan) -> Verdict:
+def judge(
+    outcome: Tournament,
+    diagnosis: Diagnosis,
+    metric: Metric,
+    plan: Plan,
+    texts: pd.DataFrame | None = None,
+) -> Verdict:
     """Compare every candidate with the baseline (the first) and word what may be concluded.
 
     A candidate is called better only if the corrected t-test, adjusted by Holm over all
     candidates, is significant at 5 %, and its mean advantage exceeds the region of practical
     equivalence. It is called practically the same if the difference lies inside that region with
     posterior probability 95 %. Anything else is "cannot tell".
+
+    Args:
+        outcome: The results.
+        diagnosis: The data.
+        metric: The metric.
+        plan: The cells.
+        texts: Text columns, whose levels are groups for the guards.
 
     Raises:
         TournamentFailed: If the baseline has no scores.
@@ -113,6 +108,7 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, plan: Plan)
     name = base.label
     # predictions belong to the tested rows
     diagnosis = replace(diagnosis, target=diagnosis.target[outcome.tested])
+    texts = pd.DataFrame() if texts is None else texts.iloc[outcome.tested]
     if base.scores is None:
         raise TournamentFailed(f"the baseline {name} failed: {base.failure}")
     rope = metric.rope(float(base.scores.mean()))
@@ -124,14 +120,14 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, plan: Plan)
     floor = [compare(_gain(one, outcome.constant, metric), rho, 0.0) for one in (base, *rivals)]
     floor_p = holm([comparison.p for comparison in floor])
     beats = [c.difference > 0 and p < SIGNIFICANT for c, p in zip(floor, floor_p, strict=True)]
-    standings = [_baseline(base, beats[0], diagnosis, metric)]
+    standings = [_baseline(base, beats[0], guards(base, base, diagnosis, metric, texts))]
     said = _Speaker(name, base.scores, metric, rope, len(rivals), rho, plan.folds)
     for result, comparison, p, above in zip(rivals, comparisons, adjusted, beats[1:], strict=True):
         word = _word(comparison, p, rope)
         sentence = said.sentence(result.label, word, comparison, p)
-        guards = guard(result, diagnosis, metric)
+        found = guards(result, base, diagnosis, metric, texts)
         score = float(np.mean(_scores(result)))
-        standings.append(Standing(result, score, comparison, p, above, word, sentence, guards))
+        standings.append(Standing(result, score, comparison, p, above, word, sentence, found))
     # a mean over fewer cells is no place in a ranking
     standings.sort(key=lambda one: (one.result.dropped, metric.advantage(0.0, one.score)))
     failed = [
@@ -183,11 +179,10 @@ def _gain(result: Result, reference: NDArray[np.float64], metric: Metric) -> NDA
     return np.asarray(metric.advantage(scores, reference[: len(scores)]))
 
 
-def _baseline(result: Result, beats: bool, diagnosis: Diagnosis, metric: Metric) -> Standing:
+def _baseline(result: Result, beats: bool, found: tuple[Guard, ...]) -> Standing:
     score = float(_scores(result).mean())
-    guards = guard(result, diagnosis, metric)
     sentence = "the baseline that the others are compared with"
-    return Standing(result, score, None, 1.0, beats, "baseline", sentence, guards)
+    return Standing(result, score, None, 1.0, beats, "baseline", sentence, found)
 
 
 def _word(comparison: Comparison, p: float, rope: float) -> Word:
@@ -303,30 +298,3 @@ def _overall(
         f"on the loss, would be found in 4 of 5 runs; smaller ones stay hidden.{aside}",
         None,
     )
-
-
-def guard(result: Result, diagnosis: Diagnosis, metric: Metric) -> tuple[Guard, ...]:
-    """Degeneracy checks on the out-of-fold predictions of the first repeat."""
-    made: Any = result.predictions
-    y = diagnosis.target
-    if metric.needs == "label" or made.ndim == 2:
-        labels = made if made.ndim == 1 else made.argmax(1)
-        counts = np.bincount(labels.astype(int), minlength=len(diagnosis.classes))
-        top = int(counts.argmax())
-        share, truth = counts[top] / len(y), float((y == top).mean())
-        sentence = (
-            f"{share:.0%} of the predictions are {diagnosis.classes[top]!r}; {truth:.0%} of the "
-            "rows are."
-        )
-        return (Guard("largest predicted class", float(share), bool(share > 0.99), sentence),)
-    share = float(np.unique(np.round(made, 6), return_counts=True)[1].max() / len(made))
-    sentence = f"{share:.1%} of the predictions are one and the same number."
-    guards = [Guard("constant share", share, share > REPEATED, sentence)]
-    sums = diagnosis.kind in AMOUNTS or metric.needs == "probability"
-    if sums and y.min() >= 0:
-        ratio = float(made.sum() / y.sum())
-        what = "predictions" if diagnosis.kind in AMOUNTS else "predicted probabilities"
-        sentence = f"The {what} sum to {ratio:.0%} of the truth."
-        alarm = not 1 / RATIO <= ratio <= RATIO
-        guards.append(Guard("mean ratio", ratio, alarm, sentence))
-    return tuple(guards)

@@ -178,11 +178,10 @@ def _print(done: "Choice") -> None:
         f"Best score on new rows, corrected for having been chosen: {done.metric.name} "
         f"{done.outcome.expected:.4g}."
     )
-    for one in done.outcome.standings:
-        for guard in one.guards:
-            if guard.alarm or one.label == done.winner:
-                mark = "Warning, " if guard.alarm else ""
-                console.print(escape(f"{mark}{one.label}: {guard.sentence}"))
+    for label, guards in done.told.items():
+        for guard in guards:
+            mark = "Warning, " if guard.alarm else ""
+            console.print(escape(f"{mark}{label}: {guard.sentence}"))
     for refusal in done.shortlist.refusals:
         console.print(escape(f"Not entered: {refusal.name}, {refusal.reason}"), style="dim")
 

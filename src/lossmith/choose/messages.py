@@ -1,0 +1,64 @@
+"""What the workbench says, in English and Chinese: every sentence is in ``messages.toml``."""
+
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+LANGUAGES = ("en", "zh")
+
+
+class Sentence(str):
+    """English text that can be said in another language.
+
+    Numbers keep their precision, names that come from the data stay as they are.
+    """
+
+    key: str
+    values: dict[str, Any]
+
+    def to(self, language: str) -> str:
+        """The text in a language of ``LANGUAGES``."""
+        if self.key:
+            given = {name: translate(one, language) for name, one in self.values.items()}
+            return messages()[self.key][language].format(**given)
+        gap = translate(self.values["gap"], language)
+        return gap.join(str(translate(one, language)) for one in self.values["parts"])
+
+
+def say(key: str, **values: Any) -> Sentence:
+    """The message of a key, filled in.
+
+    Example:
+        >>> say("gap.and")
+        ' and '
+        >>> say("gap.and").to("zh")
+        '和'
+    """
+    return _made(key, values)
+
+
+def join(parts: Iterable[str], gap: str = "gap.sentence") -> Sentence:
+    """Sentences or names one after the other; ``gap`` is the key of what stands between them."""
+    return _made("", {"parts": list(parts), "gap": say(gap)})
+
+
+def translate(value: Any, language: str) -> Any:
+    """A sentence in the language; anything else as it is."""
+    return value.to(language) if isinstance(value, Sentence) else value
+
+
+def _made(key: str, values: dict[str, Any]) -> Sentence:
+    unsaid = Sentence()
+    unsaid.key, unsaid.values = key, values
+    said = Sentence(unsaid.to("en"))
+    said.key, said.values = key, values
+    return said
+
+
+@cache
+def messages() -> dict[str, dict[str, str]]:
+    """All messages: key, language, text with places for values."""
+    text = files("lossmith.choose").joinpath("messages.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
