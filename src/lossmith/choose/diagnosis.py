@@ -10,6 +10,7 @@ from scipy import stats
 
 from lossmith.choose.data import Table
 from lossmith.choose.errors import DataError
+from lossmith.choose.messages import say
 from lossmith.choose.metric import AMOUNTS, CLASSES, Kind, Metric
 from lossmith.core.catalogue import cards
 
@@ -88,10 +89,13 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """The kind of problem in one sentence."""
-        return (
-            f"{self.rows} rows, {self.columns} feature column{'s' * (self.columns != 1)}, "
-            f"target {self.target_name!r} "
-            f"is {self.kind}: {self.reason}."
+        return say(
+            "data.verdict",
+            rows=self.rows,
+            columns=self.columns,
+            target=self.target_name,
+            kind=say(f"kind.{self.kind}"),
+            reason=self.reason,
         )
 
 
@@ -133,19 +137,20 @@ def examine(table: Table, metric: Metric | None = None, kind: str | None = None)
 def _kind(target: pd.Series, metric: Metric | None) -> tuple[Kind, str]:
     distinct = target.nunique()
     if not pd.api.types.is_numeric_dtype(target):
-        return ("binary" if distinct == 2 else "multiclass"), f"{distinct} different texts"
+        return ("binary" if distinct == 2 else "multiclass"), say("kind.texts", distinct=distinct)
     values = target.to_numpy(dtype=float)
     whole = bool((values == np.round(values)).all())
     wants_amounts = metric is not None and metric.kinds == AMOUNTS
     wants_classes = metric is not None and metric.kinds == CLASSES
     if distinct == 2 and not wants_amounts:
-        return "binary", "2 different values"
+        return "binary", say("kind.two")
     few = distinct <= MOST_CLASSES and len(values) >= FEWEST_PER_CLASS * distinct
     if whole and not wants_amounts and (few or (wants_classes and distinct <= len(values) / 10)):
-        return "multiclass", f"{distinct} different whole numbers in {len(values)} rows"
-    if whole and values.min() in (0.0, 1.0):
-        return "count", f"whole numbers from {values.min():.0f} to {values.max():.0f}"
-    return "continuous", f"{distinct} different numbers from {values.min():g} to {values.max():g}"
+        return "multiclass", say("kind.whole", distinct=distinct, rows=len(values))
+    low, high = float(values.min()), float(values.max())
+    if whole and low in (0.0, 1.0):
+        return "count", say("kind.counted", low=low, high=high)
+    return "continuous", say("kind.numbers", distinct=distinct, low=low, high=high)
 
 
 def _given(target: pd.Series, kind: str) -> tuple[Kind, str]:
@@ -156,7 +161,7 @@ def _given(target: pd.Series, kind: str) -> tuple[Kind, str]:
         raise DataError(f"target must be numeric for the task {kind}, got {target.iloc[0]!r}")
     if kind == "binary" and target.nunique() != 2:
         raise DataError(f"target must have 2 values for the task binary, got {target.nunique()}")
-    return cast(Kind, kind), "as requested"
+    return cast(Kind, kind), say("kind.requested")
 
 
 def _class_name(value: Any) -> str:
@@ -168,11 +173,7 @@ def _missing(table: Table) -> list[Finding]:
     gaps = int(table.features.isna().to_numpy().sum())
     if not gaps:
         return notes
-    share = gaps / table.features.size
-    sentence = (
-        f"{gaps} feature values ({share:.1%}) are missing; the median of the training rows "
-        "replaces them."
-    )
+    sentence = say("find.missing", gaps=gaps, share=gaps / table.features.size)
     return [*notes, Finding("missing_values", gaps, sentence)]
 
 
@@ -191,32 +192,30 @@ def _amount_findings(y: NDArray[Any], kind: Kind) -> list[Finding]:
     found: list[Finding] = []
     zeros = float((y == 0).mean())
     if zeros > 0.1 and y.min() >= 0:
-        sentence = f"{zeros:.0%} of the targets are 0 and none is below."
+        sentence = say("find.zeros", share=zeros)
         found.append(Finding("zeros", zeros, sentence, _losses(kind, link="log")))
     skew = float(stats.skew(y))
-    sentence = f"The skew of the target is {skew:.2f}"
     if skew > 1 and y.min() >= 0:
-        sentence += ": a long upper tail of amounts that are never negative."
+        sentence = say("find.skew_long", skew=skew)
         found.append(Finding("skew", skew, sentence, _losses(kind, link="log")))
     else:
-        sentence += ": no pronounced tail." if abs(skew) <= 1 else ": a long tail."
-        found.append(Finding("skew", skew, sentence))
+        key = "find.skew_none" if abs(skew) <= 1 else "find.skew_tail"
+        found.append(Finding("skew", skew, say(key, skew=skew)))
     low, high = np.quantile(y, [0.25, 0.75])
     reach = 1.5 * (high - low)
     outside = float(((y < low - reach) | (y > high + reach)).mean())
-    sentence = f"{outside:.1%} of the targets lie outside 1.5 interquartile ranges"
     if outside > 0.02:
         found.append(
             Finding(
                 "outliers",
                 outside,
-                f"{sentence}: few rows can pull hard on a squared error.",
+                say("find.outliers", outside=outside),
                 _losses(kind, robust=True),
                 _losses(kind, robust=False, link="identity", elicits="mean"),
             )
         )
     else:
-        found.append(Finding("outliers", outside, f"{sentence}: hardly any outliers."))
+        found.append(Finding("outliers", outside, say("find.no_outliers", outside=outside)))
     if kind == "count":
         found.append(_dispersion(y, kind))
     return found
@@ -224,12 +223,8 @@ def _amount_findings(y: NDArray[Any], kind: Kind) -> list[Finding]:
 
 def _dispersion(y: NDArray[Any], kind: Kind) -> Finding:
     ratio = float(y.var(ddof=1) / y.mean())
-    sentence = f"The variance of the counts is {ratio:.1f} times their mean"
-    if ratio > 1.5:
-        sentence += " before any feature is used: more spread than a Poisson count has."
-    else:
-        sentence += ", as for a Poisson count."
-    return Finding("dispersion", ratio, sentence, _losses(kind, link="log"))
+    key = "find.overdispersed" if ratio > 1.5 else "find.dispersed"
+    return Finding("dispersion", ratio, say(key, ratio=ratio), _losses(kind, link="log"))
 
 
 def _spread_findings(table: Table, y: NDArray[Any]) -> list[Finding]:
@@ -253,16 +248,11 @@ def _spread_findings(table: Table, y: NDArray[Any]) -> list[Finding]:
     explained = max(0.0, 1 - float((_residuals(design, squares) ** 2).sum()) / total)
     p = float(stats.chi2.sf(rows * explained, freedom))
     if p < 0.01:
-        sentence = (
-            f"The spread of the residuals changes with the features (Breusch-Pagan p = {p:.1e}): "
-            "one line through the mean does not describe low and high targets alike."
-        )
         favoured = tuple(
             name for name, card in cards().items() if (card.elicits or "").startswith("quantile")
         )
-        return [Finding("uneven_spread", p, sentence, favoured)]
-    sentence = f"The spread of the residuals is even (Breusch-Pagan p = {p:.2f})."
-    return [Finding("uneven_spread", p, sentence)]
+        return [Finding("uneven_spread", p, say("find.uneven", p=p), favoured)]
+    return [Finding("uneven_spread", p, say("find.even", p=p))]
 
 
 def _residuals(design: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
@@ -273,15 +263,12 @@ def _class_findings(y: NDArray[Any], classes: tuple[str, ...]) -> list[Finding]:
     counts = np.bincount(y, minlength=len(classes))
     shown = ", ".join(f"{name}: {count}" for name, count in zip(classes, counts, strict=True))
     if len(classes) > 12:
-        shown = f"from {counts.min()} to {counts.max()} rows"
+        shown = say("find.class_range", low=int(counts.min()), high=int(counts.max()))
     ratio = float(counts.max() / counts.min())
-    enough = "balanced enough" if counts.min() > 1 else "no class can be learned from one row"
-    found = [Finding("classes", len(classes), f"{len(classes)} classes ({shown}).")]
-    if ratio >= 3:
-        sentence = (
-            f"The largest class is {ratio:.1f} times the smallest. Rare classes cost little in "
-            "log loss and accuracy; if they matter, judge by balanced_accuracy or f1."
-        )
-    else:
-        sentence = f"The largest class is {ratio:.1f} times the smallest: {enough}."
-    return [*found, Finding("imbalance", ratio, sentence)]
+    key = (
+        "find.imbalanced" if ratio >= 3 else "find.balanced" if counts.min() > 1 else "find.single"
+    )
+    return [
+        Finding("classes", len(classes), say("find.classes", count=len(classes), shown=shown)),
+        Finding("imbalance", ratio, say(key, ratio=ratio)),
+    ]

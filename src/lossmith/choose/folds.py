@@ -18,6 +18,7 @@ from sklearn.model_selection import (
 
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError
+from lossmith.choose.messages import say
 from lossmith.choose.metric import CLASSES
 
 Rows = NDArray[np.int64]
@@ -99,7 +100,7 @@ def plan(
     if groups is not None and time is not None:
         raise DataError("group and time must not be given together")
     if groups is not None and groups.nunique() < count:
-        note, count = _fewer(groups.nunique(), count, "groups there are", "group")
+        note, count = _fewer(groups.nunique(), count, "plan.fewer_groups", "group")
     if diagnosis.kind in CLASSES:
         rarest = int(np.bincount(diagnosis.target).min())
         if rarest < FEWEST_PER_CLASS:
@@ -107,9 +108,9 @@ def plan(
             rule = f"have at least {FEWEST_PER_CLASS} rows of each class"
             raise DataError(f"target must {rule}, got {rarest} of {rare!r}")
         if count > rarest:
-            note, count = _fewer(rarest, count, "rows the rarest class has", "class")
+            note, count = _fewer(rarest, count, "plan.fewer_rows", "class")
     if time is not None and folds is None:
-        repeats, note = 1, f"{count}x1 folds: the past is not shuffled"
+        repeats, note = 1, say("plan.time", count=count)
     labels = None if groups is None else groups.to_numpy()
     cuts = _by_time(time, count) * repeats if time is not None else []
     cuts = cuts or _shuffled(diagnosis, count, repeats, seed, labels)
@@ -133,10 +134,10 @@ def plan(
     )
 
 
-def _fewer(there: int, asked: int, what: str, name: str) -> tuple[str, int]:
+def _fewer(there: int, asked: int, key: str, name: str) -> tuple[str, int]:
     if there < 2:
         raise DataError(f"folds need at least 2 {name} values, got {there}")
-    return f"{there} folds instead of {asked}, as many as {what}", there
+    return say(key, there=there, asked=asked), there
 
 
 def _shuffled(
@@ -205,9 +206,9 @@ def _size(rows: int) -> tuple[int, int, str]:
     """Fewer repeats for more rows, so that the default run stays below two minutes."""
     for most, count, repeats in ((1000, 10, 3), (3000, 10, 2), (30_000, 10, 1)):
         if rows <= most:
-            note = "" if repeats == 3 else f"10x{repeats} folds instead of 10x3: {rows} rows"
-            return count, repeats, note
-    return 5, 1, f"5x1 folds instead of 10x3: {rows} rows"
+            words = {"count": count, "repeats": repeats, "rows": rows}
+            return count, repeats, "" if repeats == 3 else say("plan.rows", **words)
+    return 5, 1, say("plan.rows", count=5, repeats=1, rows=rows)
 
 
 def _strata(labels: NDArray[Any], held: int) -> NDArray[Any] | None:

@@ -13,6 +13,7 @@ from scipy.special import xlogy
 from sklearn import metrics
 
 from lossmith.choose.errors import DataError
+from lossmith.choose.messages import say
 
 Kind = Literal["continuous", "count", "binary", "multiclass"]
 Needs = Literal["value", "label", "score", "probability"]
@@ -77,7 +78,7 @@ class Metric:
     @property
     def direction(self) -> str:
         """In words."""
-        return "higher is better" if self.greater_is_better else "lower is better"
+        return say("metric.higher" if self.greater_is_better else "metric.lower")
 
 
 def _poisson_deviance(target: Array, prediction: Array) -> float:
@@ -181,11 +182,11 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-DEFAULTS: dict[Kind, tuple[str, str]] = {
-    "continuous": ("rmse", "the usual score of a mean, in the unit of the target"),
-    "count": ("poisson_deviance", "counts vary more where there are more of them"),
-    "binary": ("log_loss", "it judges the probabilities, not one threshold"),
-    "multiclass": ("accuracy", "the share of rows classified correctly"),
+DEFAULTS: dict[Kind, str] = {
+    "continuous": "rmse",
+    "count": "poisson_deviance",
+    "binary": "log_loss",
+    "multiclass": "accuracy",
 }
 
 

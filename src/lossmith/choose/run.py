@@ -17,6 +17,7 @@ from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
 from lossmith.choose.folds import plan
+from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
 from lossmith.choose.networks import MODELS, Model, describe
 from lossmith.choose.result import Choice
@@ -125,10 +126,11 @@ def choose(
     table = load(data, target, [name for name in (group, time) if name is not None])
     judged_by = None if metric is None else resolve(metric)
     diagnosis = examine(table, judged_by, task)
-    reason = "as requested"
+    reason = say("kind.requested")
     if judged_by is None:
-        name, why = DEFAULTS[diagnosis.kind]
-        judged_by, reason = resolve(name), f"default for a {diagnosis.kind} target: {why}"
+        kind = diagnosis.kind
+        judged_by, why = resolve(DEFAULTS[kind]), say(f"metric.why.{kind}")
+        reason = say("metric.default", kind=say(f"kind.{kind}"), why=why)
     if epochs is not None and epochs < 1:
         raise DataError(f"epochs must be >= 1, got {epochs}")
     if trials < 1:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
 from lossmith.choose.guards import Guard, guards
+from lossmith.choose.messages import join, say
 from lossmith.choose.metric import Metric
 from lossmith.choose.outcome import Result, Tournament
 from lossmith.choose.selection import expected
@@ -131,7 +132,7 @@ def judge(
     # a mean over fewer cells is no place in a ranking
     standings.sort(key=lambda one: (one.result.dropped, metric.advantage(0.0, one.score)))
     failed = [
-        Standing(one, float("nan"), None, 1.0, False, "failed", f"failed: {one.failure}", ())
+        Standing(one, float("nan"), None, 1.0, False, "failed", _failed(one), ())
         for one in outcome.results
         if one.scores is None
     ]
@@ -141,8 +142,8 @@ def judge(
     stayed = [one.result.repeats for one in standings if not one.result.dropped]
     found = expected([one for one in stayed if one is not None], diagnosis.target, metric)
     if winner is not None and winner != name and word == "better":
-        sentence += f" Expected on new rows, corrected for the choice: {metric.name} {found:.4g}."
-    return Verdict(word, sentence, winner, name, rope, (*standings, *failed), found)
+        sentence.append(say("verdict.expected", metric=metric.name, score=found))
+    return Verdict(word, join(sentence), winner, name, rope, (*standings, *failed), found)
 
 
 def _after_training(
@@ -152,20 +153,22 @@ def _after_training(
     metric: Metric,
     rho: float,
     rope: float,
-) -> str:
+) -> list[str]:
     """Whether a correction of the baseline after training would do as well as the winner."""
     first = next(one.result for one in standings if one.label == winner)
     fixes = [one for one in standings if one.result in outcome.rivals and one.label != winner]
     if first in outcome.rivals or first is outcome.results[0] or not fixes:
-        return ""
+        return []
     fix = fixes[0]
     gap = compare(_gain(first, _scores(fix.result), metric), rho, rope)
     if gap.p < SIGNIFICANT and gap.difference > rope:
-        return f" It also beats {fix.label}, which needs no other loss ({fix.score:.4g})."
-    return (
-        f" But it is not shown to beat {fix.label} ({metric.name} {fix.score:.4g}), a correction "
-        "after training that needs no other loss."
-    )
+        return [say("verdict.beats_fix", fix=fix.label, score=fix.score)]
+    words = {"fix": fix.label, "metric": metric.name, "score": fix.score}
+    return [say("verdict.not_beats_fix", **words)]
+
+
+def _failed(result: Result) -> str:
+    return say("verdict.failed", failure=result.failure)
 
 
 def _scores(result: Result) -> NDArray[np.float64]:
@@ -181,7 +184,7 @@ def _gain(result: Result, reference: NDArray[np.float64], metric: Metric) -> NDA
 
 def _baseline(result: Result, beats: bool, found: tuple[Guard, ...]) -> Standing:
     score = float(_scores(result).mean())
-    sentence = "the baseline that the others are compared with"
+    sentence = say("verdict.baseline")
     return Standing(result, score, None, 1.0, beats, "baseline", sentence, found)
 
 
@@ -206,28 +209,31 @@ class _Speaker:
     fold: int
 
     def sentence(self, name: str, word: Word, comparison: Comparison, p: float) -> str:
-        percent = self._percent(comparison.difference)
-        side = "better" if comparison.difference >= 0 else "worse"
-        effect = (
-            f"{self.metric.name} {side} by {abs(comparison.difference):.4g}{percent}, 95 % "
-            f"interval {comparison.low:.3g} to {comparison.high:.3g} (positive favours {name})"
+        words: dict[str, Any] = {"name": name, "baseline": self.baseline, "rope": self.rope}
+        words["effect"] = say(
+            "verdict.effect",
+            metric=self.metric.name,
+            side=say("word.better" if comparison.difference >= 0 else "word.worse"),
+            size=abs(comparison.difference),
+            percent=self._percent(comparison.difference),
+            low=comparison.low,
+            high=comparison.high,
+            name=name,
         )
         if word in ("better", "worse"):
             sure = comparison.better if word == "better" else comparison.worse
-            return (
-                f"{name} is {word} than {self.baseline}: {effect}; adjusted p = {p:.2g}, "
-                f"probability of a difference beyond {self.rope:.3g} = {sure:.2f}."
-            )
+            return say("verdict.differs", word=say(f"word.{word}"), p=p, sure=sure, **words)
         if word == "practically the same":
-            return (
-                f"{name} is practically the same as {self.baseline}: the difference lies within "
-                f"{self.rope:.3g} with probability {comparison.same:.2f}; {effect}."
-            )
-        missed = self._percent(comparison.detectable)
-        return (
-            f"cannot tell {name} from {self.baseline}: {effect}; adjusted p = {p:.2g}; this design "
-            f"finds a difference of {comparison.detectable:.3g}{missed} in 4 of 5 runs; "
-            f"{self._more(comparison)}."
+            return say("verdict.same", sure=comparison.same, **words)
+        return say(
+            "verdict.open",
+            name=name,
+            baseline=self.baseline,
+            effect=words["effect"],
+            p=p,
+            detectable=comparison.detectable,
+            percent=self._percent(comparison.detectable),
+            more=self._more(comparison),
         )
 
     def _more(self, comparison: Comparison) -> str:
@@ -235,9 +241,8 @@ class _Speaker:
         seen = abs(comparison.difference) / comparison.spread if comparison.spread else 0.0
         needed = cells_needed(seen, self.rho, self.fold, 0.05 / self.tests)
         if needed is None:
-            return "no number of repeats would show one as small as this, more rows would"
-        more = max(self.fold, needed - comparison.cells)
-        return f"about {more} more cells would show one as large as this"
+            return say("verdict.no_repeats")
+        return say("verdict.more_cells", more=max(self.fold, needed - comparison.cells))
 
     def _percent(self, difference: float) -> str:
         return _percent(difference, float(self.reference.mean()), self.metric)
@@ -255,46 +260,31 @@ def _overall(
     rope: float,
     metric: Metric,
     constant: NDArray[np.float64],
-) -> tuple[Word, str, str | None]:
+) -> tuple[Word, list[str], str | None]:
     if not any(one.beats_constant for one in standings):
         level = float(constant.mean())
-        return (
-            "cannot tell",
-            f"Cannot tell: no loss is shown to beat predicting one constant ({metric.name} "
-            f"{level:.4g}), so there is nothing to choose between.",
-            None,
-        )
+        said = say("verdict.constant", metric=metric.name, level=level)
+        return "cannot tell", [said], None
     better = [one for one in standings if one.word == "better" and one.beats_constant]
     if better:
         first, *others = better
-        sentence = first.sentence
-        if others:
-            names = " and ".join(one.label for one in others)
-            verb = "is" if len(others) == 1 else "are"
-            sentence += f" So {verb} {names}; the winners are not ranked among each other."
-        return "better", sentence, first.label
+        names = join([one.label for one in others], "gap.and")
+        key = "verdict.other_winner" if len(others) == 1 else "verdict.other_winners"
+        return "better", [first.sentence, *[say(key, names=names)] * bool(others)], first.label
     rivals = [one for one in standings if one.comparison is not None]
     worse = [one for one in rivals if one.word == "worse"]
     if rivals and len(worse) == len(rivals):
-        return "better", f"The baseline {baseline} is better than every other loss.", baseline
-    aside = f" Worse than the baseline: {', '.join(one.label for one in worse)}." if worse else ""
+        return "better", [say("verdict.baseline_wins", baseline=baseline)], baseline
+    behind = join([one.label for one in worse], "gap.list")
+    aside = [say("verdict.aside", names=behind)] if worse else []
     open_ = [one for one in rivals if one.word == "cannot tell"]
     if not open_ and rivals:
-        return (
-            "practically the same",
-            f"Practically the same: no loss differs from the baseline {baseline} by more than "
-            f"{rope:.3g} {metric.name}; keep the baseline.{aside}",
-            None,
-        )
+        said = say("verdict.all_same", baseline=baseline, rope=rope, metric=metric.name)
+        return "practically the same", [said, *aside], None
     if not rivals:
-        return "cannot tell", f"Cannot tell: only the baseline {baseline} has scores.", None
+        return "cannot tell", [say("verdict.alone", baseline=baseline)], None
     missed = [one.comparison.detectable for one in open_ if one.comparison]
     base = next(one.score for one in standings if one.word == "baseline")
     low, high = (f"{end:.3g}{_percent(end, base, metric)}" for end in (min(missed), max(missed)))
-    return (
-        "cannot tell",
-        f"Cannot tell: no loss is shown to be better than the baseline {baseline}. With these rows "
-        f"and folds a difference in {metric.name} of {low} at best and {high} at worst, depending "
-        f"on the loss, would be found in 4 of 5 runs; smaller ones stay hidden.{aside}",
-        None,
-    )
+    said = say("verdict.none", baseline=baseline, metric=metric.name, low=low, high=high)
+    return "cannot tell", [said, *aside], None
