@@ -47,6 +47,7 @@ NO_WINNER, TERMINATED = 4, 143
     metavar="OUT",
     help="Write one offline page.",
 )
+@click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="Of the page.")
 @click.option("--require-winner", is_flag=True, help="End with code 4 unless a loss is better.")
 @click.option("--suite", is_flag=True, help="DATA is a list A,B,...; compare over all of them.")
 @JSON
@@ -66,6 +67,7 @@ def choose(
     out: Path | None,
     jobs: int,
     html: Path | None,
+    lang: str,
     require_winner: bool,
     suite: bool,
     as_json: bool,
@@ -97,7 +99,7 @@ def choose(
         return
     done = _run(data, target, {**asked, "out": out})
     if html is not None:
-        _write_page(done, html)
+        _write_page(done, html, lang)
     if as_json:
         click.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
     else:
@@ -146,11 +148,11 @@ def _suite(names: list[str], out: Path | None, asked: dict[str, Any], *, as_json
     click.echo(found.table.to_string(index=False, float_format="{:.3g}".format))
 
 
-def _write_page(done: "Choice", path: Path) -> None:
+def _write_page(done: "Choice", path: Path, language: str) -> None:
     from lossmith.report import write
 
     try:
-        write(done, path)
+        write(done, path, language)
     except OSError as error:
         raise click.ClickException(f"the page cannot be written: {error}") from None
     click.echo(f"page: {path}", err=True)

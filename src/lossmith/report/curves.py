@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from lossmith.choose import Choice
 from lossmith.choose.metric import AMOUNTS
 from lossmith.choose.shortlist import Candidate
-from lossmith.report.ink import DASHES, FAINT, INK, SERIES, canvas
+from lossmith.report.ink import DASHES, FAINT, INK, SERIES, Tell, canvas
 
 REACH = 4.0
 
 
-def loss_curves(done: Choice) -> Markup:
+def loss_curves(done: Choice, tell: Tell) -> Markup:
     """Value and gradient of every candidate over the residual or the margin."""
     amounts = done.diagnosis.kind in AMOUNTS
     unit, residuals = _residuals(done) if amounts else (1.0, np.zeros(0))
@@ -38,12 +38,12 @@ def loss_curves(done: Choice) -> Markup:
             value_axes.set_ylim(-0.1, top)
             value_axes.stairs(0.6 * counts / counts.max(), edges, fill=True, color=FAINT, alpha=0.4)
             slope_axes.set_ylim(-3, 3)
-            slope_axes.set_xlabel("prediction minus target, in robust residual scales")
+            slope_axes.set_xlabel(tell("figure.scales"))
         else:
-            slope_axes.set_xlabel("score of the true class over the others")
+            slope_axes.set_xlabel(tell("figure.margin"))
         slope_axes.axhline(0, color=INK, lw=0.6)
-        value_axes.set_ylabel("value")
-        slope_axes.set_ylabel("gradient")
+        value_axes.set_ylabel(tell("figure.value"))
+        slope_axes.set_ylabel(tell("figure.gradient"))
         value_axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     return svg[0]
 

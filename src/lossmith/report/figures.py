@@ -10,12 +10,13 @@ from sklearn import metrics
 from lossmith.choose import Choice
 from lossmith.choose.metric import AMOUNTS
 from lossmith.choose.verdict import Standing
-from lossmith.report.ink import FAINT, INK, SERIES, canvas
+from lossmith.report.ink import FAINT, INK, SERIES, Tell, canvas
 
 MOST_POINTS = 400
+MOST_PARTS, FEWEST_IN_PART = 10, 5
 
 
-def effects(done: Choice) -> Markup | None:
+def effects(done: Choice, tell: Tell) -> Markup | None:
     """Gain over the baseline with 95 % intervals, and the region of practical equivalence."""
     shown = [one for one in done.outcome.standings if one.comparison is not None]
     if not shown:
@@ -34,12 +35,12 @@ def effects(done: Choice) -> Markup | None:
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.grid(visible=False, axis="y")
-        gain = f"gain in {done.metric.name} over {done.outcome.baseline}"
-        axes.set_xlabel(f"worse  ←  {gain}  →  better")
+        words = {"metric": done.metric.name, "baseline": done.outcome.baseline}
+        axes.set_xlabel(tell("figure.gain", **words))
     return svg[0]
 
 
-def training(done: Choice) -> list[tuple[str, str, Markup]]:
+def training(done: Choice, tell: Tell) -> list[tuple[str, str, Markup]]:
     """For each loss its label, a caption, and training and held-out rows on one axis."""
     trained = [one for one in done.outcome.standings if one.result.curves is not None]
     levels = [
@@ -52,17 +53,17 @@ def training(done: Choice) -> list[tuple[str, str, Markup]]:
     low, high = np.quantile(levels, [0.0, 0.98])
     pad = 0.05 * (high - low) or 1.0
     return [
-        (one.label, _caption(one), _run(one, done.metric.name, low - pad, high + pad))
+        (one.label, _caption(one, tell), _run(one, done.metric.name, low - pad, high + pad, tell))
         for one in trained
     ]
 
 
-def _caption(one: Standing) -> str:
+def _caption(one: Standing, tell: Tell) -> str:
     best = one.result.best_epochs
-    return f"kept state: epoch {int(np.median(best))} (median), {min(best)} to {max(best)}"
+    return tell("page.kept", middle=int(np.median(best)), low=min(best), high=max(best))
 
 
-def _run(one: Standing, metric: str, low: float, high: float) -> Markup:
+def _run(one: Standing, metric: str, low: float, high: float, tell: Tell) -> Markup:
     curves = one.result.curves
     assert curves is not None
     with canvas(3.3, 2.3) as (_, (axes,), svg):
@@ -74,21 +75,21 @@ def _run(one: Standing, metric: str, low: float, high: float) -> Markup:
         axes.plot(curves.epochs, curves.hold, color=SERIES[1], lw=1.6, ls="--")
         axes.axvline(float(np.median(one.result.best_epochs)), color=INK, lw=0.8, ls=":")
         axes.set_ylim(low, high)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(tell("figure.epoch"))
         axes.set_ylabel(metric)
     return svg[0]
 
 
-def predictions(done: Choice) -> tuple[str, Markup]:
+def predictions(done: Choice, tell: Tell) -> tuple[str, Markup]:
     """What the predictions outside their training rows look like: caption and picture."""
     shown = _leader_and_baseline(done)
     if done.diagnosis.kind in AMOUNTS:
-        return _amounts(done, shown)
+        return _amounts(done, shown, tell)
     if done.metric.needs == "label":
-        return _found(done, shown)
+        return _found(done, shown, tell)
     if done.metric.needs == "probability" or len(done.diagnosis.classes) > 2:
-        return _reliability(done, shown)
-    return _roc(done, shown)
+        return _reliability(done, shown, tell)
+    return _roc(done, shown, tell)
 
 
 def _leader_and_baseline(done: Choice) -> list[Standing]:
@@ -97,7 +98,7 @@ def _leader_and_baseline(done: Choice) -> list[Standing]:
     return [leader, *base]
 
 
-def _amounts(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
+def _amounts(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup]:
     y = done.tested
     rows = np.arange(len(y))
     if len(y) > MOST_POINTS:
@@ -110,16 +111,43 @@ def _amounts(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
             points.plot(guess[rows], guess[rows] - y[rows], "os"[number], label=one.label, **mark)
             bars.hist(guess - y, edges.tolist(), histtype="step", color=SERIES[number], lw=1.5)
         points.axhline(0, color=INK, lw=0.8)
-        points.set_xlabel("prediction")
-        points.set_ylabel("prediction minus target")
+        points.set_xlabel(tell("figure.prediction"))
+        points.set_ylabel(tell("figure.residual"))
         points.legend(loc="best")
-        bars.set_xlabel("prediction minus target")
-        bars.set_ylabel("rows")
-    some = f" ({MOST_POINTS} of {len(y)} rows are drawn above)" if len(y) > MOST_POINTS else ""
-    return f"Residuals of the leader and the baseline{some}.", svg[0]
+        bars.set_xlabel(tell("figure.residual"))
+        bars.set_ylabel(tell("figure.rows"))
+    if len(y) > MOST_POINTS:
+        return tell("figure.some_residuals", drawn=MOST_POINTS, rows=len(y)), svg[0]
+    return tell("figure.residuals"), svg[0]
 
 
-def _found(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
+def calibration(done: Choice, tell: Tell) -> Markup | None:
+    """For amounts: what the metric asks for in the rows with about the same prediction."""
+    if done.diagnosis.kind not in AMOUNTS:
+        return None
+    y, level = done.tested, 0.5 if done.metric.quantile is None else done.metric.quantile
+    mean = "mean" in done.metric.asks_for
+    parts = min(MOST_PARTS, len(y) // FEWEST_IN_PART)
+    if parts < 2:
+        return None
+    with canvas(5.4, 3.4) as (_, (axes,), svg):
+        for number, one in enumerate(_leader_and_baseline(done)):
+            made: Any = one.result.predictions
+            chosen = np.array_split(np.argsort(made, kind="stable"), parts)
+            told = [float(made[rows].mean()) for rows in chosen]
+            found = [y[rows].mean() if mean else np.quantile(y[rows], level) for rows in chosen]
+            style: dict[str, Any] = {"color": SERIES[number], "lw": 1.6, "ms": 4}
+            axes.plot(told, found, "os"[number] + "-", label=one.label, **style)
+        ends = axes.get_xlim()
+        axes.plot(ends, ends, color=INK, lw=0.8)
+        axes.set_xlabel(tell("figure.prediction"))
+        asked = tell("figure.mean_target") if mean else tell("figure.quantile_target", level=level)
+        axes.set_ylabel(asked)
+        axes.legend(loc="upper left")
+    return svg[0]
+
+
+def _found(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup]:
     y, classes = done.tested, done.diagnosis.classes
     some = np.argsort(-np.bincount(y), kind="stable")[:20]
     with canvas(5.4, 1.2 + 0.3 * len(some)) as (_, (axes,), svg):
@@ -130,17 +158,18 @@ def _found(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
             places = np.arange(len(some)) + number * height
             axes.barh(places, shares, height, color=SERIES[number], label=one.label)
         # names of classes come from the data; a dollar sign would start a formula
-        names = [f"class {classes[code]}".replace("$", r"\$")[:28] for code in some]
+        named = [tell("figure.class", name=classes[code]) for code in some]
+        names = [name.replace("$", r"\$")[:28] for name in named]
         axes.set_yticks(np.arange(len(some)) + 0.4 - height / 2, names)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("share of the class's rows that are found")
+        axes.set_xlabel(tell("figure.found"))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
-    return "How much of each class the leader and the baseline find.", svg[0]
+    return tell("figure.found_note"), svg[0]
 
 
-def _reliability(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
+def _reliability(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup]:
     from sklearn.calibration import calibration_curve
 
     y = done.tested
@@ -153,21 +182,21 @@ def _reliability(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
             share, level = calibration_curve(hit, sure, n_bins=10)
             style: dict[str, Any] = {"color": SERIES[number], "lw": 1.6, "ms": 4}
             axes.plot(level, share, "os"[number] + "-", label=one.label, **style)
-        axes.set_xlabel("predicted probability")
-        axes.set_ylabel("share that came true")
+        axes.set_xlabel(tell("figure.probability"))
+        axes.set_ylabel(tell("figure.came_true"))
         axes.legend(loc="upper left")
-    what = "of the positive class" if len(done.diagnosis.classes) == 2 else "of the top class"
-    return f"Probabilities {what} against what came true; the diagonal is exact.", svg[0]
+    key = "figure.reliability" if len(done.diagnosis.classes) == 2 else "figure.reliability_top"
+    return tell(key), svg[0]
 
 
-def _roc(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
+def _roc(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup]:
     with canvas(5.4, 3.6) as (_, (axes,), svg):
         axes.plot([0, 1], [0, 1], color=INK, lw=0.8)
         for number, one in enumerate(shown):
             wrong, right, _levels = metrics.roc_curve(done.tested, one.result.predictions)
             some = np.unique(np.linspace(0, len(wrong) - 1, 200).astype(int))
             axes.plot(wrong[some], right[some], color=SERIES[number], lw=1.6, label=one.label)
-        axes.set_xlabel("share of the other class that is taken for it")
-        axes.set_ylabel("share of the class that is found")
+        axes.set_xlabel(tell("figure.false_alarms"))
+        axes.set_ylabel(tell("figure.hits"))
         axes.legend(loc="lower right")
-    return "Every threshold of the leader and the baseline (ROC curve).", svg[0]
+    return tell("figure.roc"), svg[0]

@@ -5,7 +5,8 @@ Figures are drawn in marker colours, which are replaced by CSS variables afterwa
 
 import io
 import re
-from collections.abc import Generator
+import warnings
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+# Gives the message of a key in the language of the page.
+Tell = Callable[..., str]
 INK, FAINT, PAPER = "#010101", "#020202", "#030303"
 SERIES = ("#040401", "#040402", "#040403", "#040404", "#040405", "#040406", "#040407", "#040408")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1, 1, 1)), (0, (8, 3)))
@@ -72,7 +75,10 @@ def canvas(
 
 def _svg(figure: "Figure") -> Markup:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # text stays text, and the reader's browser has glyphs that the measuring font lacks
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
