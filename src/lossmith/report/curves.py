@@ -13,13 +13,18 @@ from lossmith.choose.shortlist import Candidate
 from lossmith.report.ink import DASHES, FAINT, INK, SERIES, Tell, canvas
 
 REACH = 4.0
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.25)}
 
 
 def loss_curves(done: Choice, tell: Tell) -> Markup:
     """Value and gradient of every candidate over the residual or the margin."""
     amounts = done.diagnosis.kind in AMOUNTS
     unit, residuals = _residuals(done) if amounts else (1.0, np.zeros(0))
-    with canvas(5.4, 4.6, rows=2) as (_, (value_axes, slope_axes), svg):
+    with canvas(4.5, 4.6 + 0.18 * len(done.tournament.results), rows=2) as (
+        _,
+        (value_axes, slope_axes),
+        svg,
+    ):
         for number, result in enumerate(done.tournament.results):
             one = result.candidate
             x, value, slope = (
@@ -44,7 +49,7 @@ def loss_curves(done: Choice, tell: Tell) -> Markup:
         slope_axes.axhline(0, color=INK, lw=0.6)
         value_axes.set_ylabel(tell("figure.value"))
         slope_axes.set_ylabel(tell("figure.gradient"))
-        value_axes.legend(ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+        slope_axes.legend(*value_axes.get_legend_handles_labels(), **BELOW)
     return svg[0]
 
 

@@ -12,6 +12,7 @@ from lossmith.choose.metric import AMOUNTS
 from lossmith.choose.verdict import Standing
 from lossmith.report.ink import FAINT, INK, SERIES, Tell, canvas
 
+WIDTH = 4.5
 MOST_POINTS = 400
 MOST_PARTS, FEWEST_IN_PART = 10, 5
 
@@ -22,7 +23,7 @@ def effects(done: Choice, tell: Tell) -> Markup | None:
     if not shown:
         return None
     rope = done.outcome.rope
-    with canvas(5.6, 0.95 + 0.34 * len(shown)) as (_, (axes,), svg):
+    with canvas(WIDTH, 0.7 + 0.46 * len(shown)) as (_, (axes,), svg):
         axes.axvspan(-rope, rope, color=FAINT, alpha=0.3, lw=0)
         axes.axvline(0, color=INK, lw=0.8)
         for row, one in enumerate(reversed(shown)):
@@ -31,12 +32,14 @@ def effects(done: Choice, tell: Tell) -> Markup | None:
             color = {"better": SERIES[2], "worse": SERIES[1]}.get(one.word, INK)
             axes.plot([test.low, test.high], [row, row], color=color, lw=2, solid_capstyle="butt")
             axes.plot(test.difference, row, "o", color=color, ms=5)
-        axes.set_yticks(range(len(shown)), [one.label for one in reversed(shown)])
-        axes.set_ylim(-0.6, len(shown) - 0.4)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+            # names above their lines leave the width to the intervals
+            axes.text(0, row + 0.25, one.label, transform=axes.get_yaxis_transform(), fontsize=9)
+        axes.set_yticks([])
+        axes.spines["left"].set_visible(False)
+        axes.set_ylim(-0.4, len(shown) - 0.2)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(visible=False, axis="y")
-        words = {"metric": done.metric.name, "baseline": done.outcome.baseline}
-        axes.set_xlabel(tell("figure.gain", **words))
+        axes.set_xlabel(tell("figure.gain", metric=done.metric.name))
     return svg[0]
 
 
@@ -103,7 +106,7 @@ def _amounts(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Mark
     rows = np.arange(len(y))
     if len(y) > MOST_POINTS:
         rows = np.random.default_rng(0).choice(len(y), MOST_POINTS, replace=False)
-    with canvas(5.4, 4.6, rows=2) as (_, (points, bars), svg):
+    with canvas(WIDTH, 4.6, rows=2) as (_, (points, bars), svg):
         made: list[Any] = [one.result.predictions for one in shown]
         edges = np.histogram_bin_edges(np.concatenate([one - y for one in made]), bins=40)
         for number, (one, guess) in enumerate(zip(shown, made, strict=True)):
@@ -130,7 +133,7 @@ def calibration(done: Choice, tell: Tell) -> Markup | None:
     parts = min(MOST_PARTS, len(y) // FEWEST_IN_PART)
     if parts < 2:
         return None
-    with canvas(5.4, 3.4) as (_, (axes,), svg):
+    with canvas(WIDTH, 3.4) as (_, (axes,), svg):
         for number, one in enumerate(_leader_and_baseline(done)):
             made: Any = one.result.predictions
             chosen = np.array_split(np.argsort(made, kind="stable"), parts)
@@ -150,7 +153,7 @@ def calibration(done: Choice, tell: Tell) -> Markup | None:
 def _found(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup]:
     y, classes = done.tested, done.diagnosis.classes
     some = np.argsort(-np.bincount(y), kind="stable")[:20]
-    with canvas(5.4, 1.2 + 0.3 * len(some)) as (_, (axes,), svg):
+    with canvas(WIDTH, 1.2 + 0.3 * len(some)) as (_, (axes,), svg):
         height = 0.8 / len(shown)
         for number, one in enumerate(shown):
             made: Any = one.result.predictions
@@ -165,7 +168,7 @@ def _found(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup
         axes.set_xlim(0, 1)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(tell("figure.found"))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     return tell("figure.found_note"), svg[0]
 
 
@@ -173,7 +176,7 @@ def _reliability(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, 
     from sklearn.calibration import calibration_curve
 
     y = done.tested
-    with canvas(5.4, 3.6) as (_, (axes,), svg):
+    with canvas(WIDTH, 3.6) as (_, (axes,), svg):
         axes.plot([0, 1], [0, 1], color=INK, lw=0.8)
         for number, one in enumerate(shown):
             made: Any = one.result.predictions
@@ -190,7 +193,7 @@ def _reliability(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, 
 
 
 def _roc(done: Choice, shown: list[Standing], tell: Tell) -> tuple[str, Markup]:
-    with canvas(5.4, 3.6) as (_, (axes,), svg):
+    with canvas(WIDTH, 3.6) as (_, (axes,), svg):
         axes.plot([0, 1], [0, 1], color=INK, lw=0.8)
         for number, one in enumerate(shown):
             wrong, right, _levels = metrics.roc_curve(done.tested, one.result.predictions)
