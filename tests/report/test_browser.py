@@ -27,6 +27,7 @@ onload = () => {{
   document.title = JSON.stringify({{
     width: page.documentElement.scrollWidth, names: wide.map((one) => one.outerHTML.slice(0, 90)),
     asked: frame.performance.getEntriesByType("resource").map((one) => one.name),
+    bar: Math.max(0, ...[...page.querySelectorAll(".bar")].map((one) => one.offsetWidth)),
     text: page.body.innerText.length, figures: page.querySelectorAll("svg path").length,
   }});
 }};
@@ -63,6 +64,7 @@ def test_a_phone_shows_the_page_of_hostile_names_whole_and_in_silence(hostile, l
     assert seen["width"] <= PHONE, seen["names"]
     assert complaints == []
     assert seen["asked"] == []
+    assert seen["bar"] > 80
     assert seen["text"] > 1000
     assert seen["figures"] > 50
 
