@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lossmith.choose.errors import DataError
+from lossmith.choose.messages import say
 
 FEWEST_ROWS = 20
 MOST_LEVELS = 20
@@ -25,6 +26,7 @@ class Table:
         target: The target column, numeric or text, nothing missing.
         notes: What was done to the table on the way in, in sentences.
         aside: Columns that are no features: groups, times.
+        left: Columns that were left out, with a note.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Table:
     target: pd.Series
     notes: tuple[str, ...] = ()
     aside: pd.DataFrame = field(default_factory=pd.DataFrame)
+    left: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def numeric(self) -> list[str]:
@@ -197,16 +200,17 @@ def check(name: str, frame: pd.DataFrame, target: str | None, aside: Sequence[st
         target=_target(frame[target]),
         notes=tuple(notes),
         aside=frame[list(aside)],
+        left=frame.drop(columns=[*features, target, *aside]),
     )
 
 
 def _feature(column: pd.Series, notes: list[str]) -> pd.Series | None:
     """A numeric or text column ready for use, or None with a note why it is left out."""
     if pd.api.types.is_datetime64_any_dtype(column):
-        notes.append(f"Column {column.name!r} holds dates and is left out.")
+        notes.append(say("find.dates_left", column=str(column.name)))
         return None
     if column.nunique() == 1 and not column.isna().any():
-        notes.append(f"Column {column.name!r} is the same in every row and is left out.")
+        notes.append(say("find.same_left", column=str(column.name)))
         return None
     if pd.api.types.is_numeric_dtype(column):
         return column.astype(float)
@@ -215,10 +219,8 @@ def _feature(column: pd.Series, notes: list[str]) -> pd.Series | None:
         return pd.to_numeric(column).astype(float)
     levels = column.nunique()
     if levels > MOST_LEVELS and levels > len(column) / 20:
-        notes.append(
-            f"Column {column.name!r} holds {levels} different texts in {len(column)} rows "
-            "and is left out."
-        )
+        words = {"column": str(column.name), "levels": levels, "rows": len(column)}
+        notes.append(say("find.texts_left", **words))
         return None
     # missing text is a level of its own
     return column.map(str, na_action="ignore").astype(object).where(column.notna(), "missing")

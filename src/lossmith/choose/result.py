@@ -162,6 +162,7 @@ class Choice:
                 "rows": self.diagnosis.rows,
                 "columns": self.diagnosis.columns,
                 "kind": self.diagnosis.kind,
+                "reading": self.diagnosis.reading,
                 "metric": self.metric.name,
                 "metric_reason": self.metric_reason,
                 "direction": self.metric.direction,

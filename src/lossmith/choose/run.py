@@ -38,8 +38,9 @@ def diagnose(
     Args:
         data: A CSV or Parquet file, the name of a bundled set, or a DataFrame.
         target: Name of the target column; bundled sets have a default.
-        task: ``"continuous"``, ``"count"``, ``"binary"`` or ``"multiclass"``; None reads it off the
-            target column.
+        task: ``"continuous"``, ``"positive"``, ``"proportion"``, ``"count"``, ``"binary"``,
+            ``"multiclass"``, ``"ordinal"`` or ``"multilabel"``; None reads it off the target
+            column.
 
     Returns:
         The diagnosis: ``.verdict`` in a sentence, ``.table`` with one finding in each row.
@@ -53,7 +54,7 @@ def diagnose(
         >>> found.kind, found.classes
         ('binary', ('benign', 'malignant'))
         >>> found.table["finding"].tolist()
-        ['classes', 'imbalance']
+        ['classes', 'imbalance', 'label_noise']
     """
     return examine(load(data, target), kind=task)
 
@@ -91,8 +92,9 @@ def choose(
             ``"poisson_deviance"``, ``"accuracy"``, ``"balanced_accuracy"``, ``"f1"``,
             ``"log_loss"``, ``"auc"``; None takes the default of the target's kind.
         losses: ``"auto"``, or names of the catalogue as a list or joined by commas.
-        task: ``"continuous"``, ``"count"``, ``"binary"`` or ``"multiclass"``; None reads it off the
-            target column.
+        task: ``"continuous"``, ``"positive"``, ``"proportion"``, ``"count"``, ``"binary"``,
+            ``"multiclass"``, ``"ordinal"`` or ``"multilabel"``; None reads it off the target
+            column.
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
         group: Column whose values must not be torn between training and test rows.
         time: Column of numbers or dates; then the past predicts the future.
@@ -154,7 +156,7 @@ def choose(
     )
     outcome = complete(work, out, jobs, progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
-    words += ["--metric", judged_by.name, "--task", diagnosis.kind]
+    words += ["--metric", judged_by.name, "--task", diagnosis.reading]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
     words += ["--folds", f"{cells.folds}x{cells.repeats}", "--epochs", str(work.settings.epochs)]
     words += ["--group", group] if group else []

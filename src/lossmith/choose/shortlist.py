@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossmith.choose.diagnosis import TASKS, Diagnosis
+from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError, OutsideDomain
+from lossmith.choose.findings import TASKS
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
@@ -110,7 +111,7 @@ def shortlist(
     """
     baseline = BASELINES[diagnosis.kind]
     if losses == "auto":
-        tasks = set(TASKS[diagnosis.kind])
+        tasks = _tasks(diagnosis)
         names = [name for name, one in cards().items() if tasks & set(one.tasks)]
     else:
         wanted = losses.split(",") if isinstance(losses, str) else losses
@@ -138,6 +139,11 @@ def shortlist(
     return Shortlist(tuple(fit), tuple(refusals))
 
 
+def _tasks(diagnosis: Diagnosis) -> set[str]:
+    """Tasks of the catalogue that fit the target; probabilities are proportions as well."""
+    return {*TASKS[diagnosis.kind], *(["binary"] if diagnosis.reading == "proportion" else [])}
+
+
 def _known(name: str) -> Card:
     try:
         return find_card(name)
@@ -146,7 +152,7 @@ def _known(name: str) -> Card:
 
 
 def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
-    if not set(card.tasks) & set(TASKS[diagnosis.kind]):
+    if not set(card.tasks) & _tasks(diagnosis):
         raise _Unfit(f"it is for {' and '.join(card.tasks)}, the target is {diagnosis.kind}")
     if card.tensors != ("input", "target"):
         raise _Unfit(f"it takes {', '.join(card.tensors)}, not one output and one target")

@@ -84,7 +84,7 @@ class Work:
             "rows": _digest([hashed.tobytes(), self.diagnosis.target.tobytes()]),
             "columns": list(self.table.features),
             "target": self.table.target_name,
-            "kind": self.diagnosis.kind,
+            "kind": self.diagnosis.reading,
             "metric": self.metric.name,
             "losses": [one.label for one in self.candidates],
             "folds": f"{self.plan.folds}x{self.plan.repeats}",

@@ -25,6 +25,7 @@ def diagnose(data: str, target: str | None, task: str | None, as_json: bool) -> 
             "rows": found.rows,
             "columns": found.columns,
             "kind": found.kind,
+            "reading": found.reading,
             "reason": found.reason,
             "classes": list(found.classes),
             "findings": [vars(finding) for finding in found.findings],

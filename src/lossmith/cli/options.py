@@ -10,7 +10,8 @@ TARGET = click.option("--target", metavar="COL", help="Target column; bundled se
 TASK = click.option(
     "--task",
     metavar="KIND",
-    help="continuous, count, binary or multiclass; read off the target if not given.",
+    help="continuous, positive, proportion, count, binary, multiclass, ordinal or multilabel; "
+    "read off the target if not given.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
 
