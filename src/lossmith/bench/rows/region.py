@@ -1,0 +1,139 @@
+"""Losses of regions: dice, Tversky, and dice with cross-entropy, on volumes."""
+
+import functools
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+import lossmith as lm
+from lossmith.bench.limits import Work
+from lossmith.bench.row import Draw, Family, Kin, Loss, Peer, Row, compiled, of, package
+
+
+def make(draw: Draw, N: int, C: int, L: int) -> tuple[Tensor, ...]:
+    """Logits of a cube with edge L, and its label map."""
+    return draw.normal(N, C, L, L, L), draw.whole(0, C, N, L, L, L)
+
+
+def sums(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Overlap, predicted and true volume of each sample and class."""
+    p = input.softmax(1)
+    t = F.one_hot(target, input.shape[1]).movedim(-1, 1).to(p.dtype)
+    return (p * t).flatten(2).sum(-1), p.flatten(2).sum(-1), t.flatten(2).sum(-1)
+
+
+def dice(input: Tensor, target: Tensor) -> Tensor:
+    """The textbook formula with 1 added to both sides of the fraction."""
+    both, predicted, true = sums(input, target)
+    return (1 - (2 * both + 1) / (predicted + true + 1)).mean()
+
+
+def tversky(input: Tensor, target: Tensor) -> Tensor:
+    """False alarms at 0.3, misses at 0.7."""
+    both, predicted, true = sums(input, target)
+    wrong = 0.3 * (predicted - both) + 0.7 * (true - both)
+    return (1 - (both + 1) / (both + wrong + 1)).mean()
+
+
+def dice_ce(input: Tensor, target: Tensor) -> Tensor:
+    """Dice plus cross-entropy."""
+    return dice(input, target) + F.cross_entropy(input, target)
+
+
+def ours_dice_ce(input: Tensor, target: Tensor) -> Tensor:
+    """Two losses added."""
+    return lm.dice_loss(input, target) + lm.cross_entropy(input, target)
+
+
+def monai(name: str, **options: Any) -> Peer:
+    """A loss of MONAI, which makes the label map one-hot."""
+
+    def make() -> Loss:
+        losses = package("monai.losses")
+        loss = getattr(losses, name)(
+            softmax=True, to_onehot_y=True, smooth_nr=1.0, smooth_dr=1.0, **options
+        )
+        return lambda input, target: loss(input, target.unsqueeze(1))
+
+    return make
+
+
+def smp() -> Kin:
+    """Of segmentation-models-pytorch, which sums over the batch before it divides."""
+    losses = package("segmentation_models_pytorch.losses")
+    return Kin(losses.DiceLoss("multiclass", smooth=1.0))
+
+
+def work(s: int, N: int, C: int, L: int) -> Work:
+    """Logits read twice, the gradient written, labels of 8 bytes read twice."""
+    return Work(bytes=(3.0 * s * C + 16.0) * N * L**3)
+
+
+row = functools.partial(
+    Row,
+    make=make,
+    work=work,
+    small=({"N": 2, "C": 3, "L": 8},),
+    cpu=({"N": 2, "C": 4, "L": 96},),
+    gpu=({"N": 2, "C": 4, "L": 160}, {"N": 2, "C": 14, "L": 128}),
+)
+
+FAMILY = Family(
+    "region",
+    "Regions",
+    "Volumes of logits and label maps; MONAI and the formula in torch calls make them one-hot.",
+    (
+        row(
+            "dice",
+            ours=lm.dice_loss,
+            peers={
+                "torch": of(dice),
+                "compile": compiled(dice),
+                "monai": monai("DiceLoss"),
+                "smp": smp,
+            },
+            truth=dice,
+        ),
+        row(
+            "tversky",
+            ours=lm.tversky_loss,
+            peers={
+                "torch": of(tversky),
+                "compile": compiled(tversky),
+                "monai": monai("TverskyLoss", alpha=0.3, beta=0.7),
+            },
+            truth=tversky,
+        ),
+        row(
+            "dice and cross-entropy",
+            ours=ours_dice_ce,
+            peers={
+                "torch": of(dice_ce),
+                "compile": compiled(dice_ce),
+                "monai": monai("DiceCELoss"),
+            },
+            truth=dice_ce,
+        ),
+        row(
+            "dice by volume",
+            ours=lm.dice_loss,
+            peers={"torch": of(dice), "monai": monai("DiceLoss")},
+            truth=dice,
+            small=tuple({"N": 1, "C": 3, "L": edge} for edge in (4, 6, 8)),
+            cpu=tuple({"N": 1, "C": 4, "L": edge} for edge in (16, 32, 64, 128)),
+            gpu=tuple({"N": 1, "C": 4, "L": edge} for edge in (32, 64, 128, 256)),
+            grows=True,
+        ),
+    ),
+    options={
+        "label map": "lossmith monai smp",
+        "soft masks": "lossmith monai",
+        "weight": "lossmith monai",
+        "include_background": "lossmith monai",
+        "ignore_index": "lossmith monai smp",
+        "squared denominator": "lossmith monai",
+        "sample_weight": "lossmith",
+        "reduction none": "lossmith monai",
+    },
+)
