@@ -6,7 +6,9 @@ from mpmath import mp
 
 
 @mp.workdps(60)
-def binary_dice_loss(input, target, smooth=1.0, squared=False):
+def binary_dice_loss(input, target, smooth=1.0, squared=False, batch=False):
+    if batch:
+        input, target = [_flat(input)], [_flat(target)]
     values = []
     for logits, mask in zip(input, target, strict=True):
         both = sizes = mp.zero
@@ -15,7 +17,7 @@ def binary_dice_loss(input, target, smooth=1.0, squared=False):
             both += p * t
             sizes += p**2 + t**2 if squared else p + t
         values.append(1 - (2 * both + smooth) / (sizes + smooth))
-    return values
+    return values[0] if batch else values
 
 
 def _flat(nested):

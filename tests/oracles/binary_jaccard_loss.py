@@ -6,11 +6,14 @@ from mpmath import mp
 
 
 @mp.workdps(60)
-def binary_jaccard_loss(input, target, smooth=1.0):
-    return [
+def binary_jaccard_loss(input, target, smooth=1.0, batch=False):
+    if batch:
+        input, target = [_flat(input)], [_flat(target)]
+    values = [
         _one([1 / (1 + mp.exp(-x)) for x in _flat(logits)], _flat(mask), smooth)
         for logits, mask in zip(input, target, strict=True)
     ]
+    return values[0] if batch else values
 
 
 def _one(p, t, smooth):

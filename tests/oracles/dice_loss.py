@@ -14,7 +14,11 @@ def dice_loss(
     weight=None,
     include_background=True,
     ignore_index=-100,
+    batch=False,
 ):
+    if batch:
+        soft = len(_flat(target)) == len(_flat(input))
+        input, target = _joined(input), _joined(target) if soft else [_flat(target)]
     values = []
     for logits, label in zip(input, target, strict=True):
         positions = list(zip(*[_flat(channel) for channel in logits], strict=True))
@@ -38,7 +42,12 @@ def dice_loss(
             top += factor * (1 - dice)
             bottom += factor
         values.append(top / bottom)
-    return values
+    return values[0] if batch else values
+
+
+def _joined(samples):
+    """All images of a batch as one, class by class."""
+    return [[list(chain.from_iterable(map(_flat, parts))) for parts in zip(*samples, strict=True)]]
 
 
 def _flat(nested):

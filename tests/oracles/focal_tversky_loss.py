@@ -16,7 +16,11 @@ def focal_tversky_loss(
     weight=None,
     include_background=True,
     ignore_index=-100,
+    batch=False,
 ):
+    if batch:
+        soft = len(_flat(target)) == len(_flat(input))
+        input, target = _joined(input), _joined(target) if soft else [_flat(target)]
     values = []
     for logits, label in zip(input, target, strict=True):
         positions = list(zip(*[_flat(channel) for channel in logits], strict=True))
@@ -35,7 +39,7 @@ def focal_tversky_loss(
             )
             bottom += factor
         values.append(top / bottom)
-    return values
+    return values[0] if batch else values
 
 
 def _one(p, t, alpha, beta, gamma, smooth):
@@ -43,6 +47,11 @@ def _one(p, t, alpha, beta, gamma, smooth):
     alarms, misses = mp.fsum(p) - both, mp.fsum(t) - both
     bottom = both + alpha * alarms + beta * misses + smooth
     return (1 - (both + smooth) / bottom) ** (1 / mp.mpf(gamma)) if bottom else mp.zero
+
+
+def _joined(samples):
+    """All images of a batch as one, class by class."""
+    return [[list(chain.from_iterable(map(_flat, parts))) for parts in zip(*samples, strict=True)]]
 
 
 def _flat(nested):

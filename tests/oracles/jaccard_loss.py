@@ -13,7 +13,11 @@ def jaccard_loss(
     weight=None,
     include_background=True,
     ignore_index=-100,
+    batch=False,
 ):
+    if batch:
+        soft = len(_flat(target)) == len(_flat(input))
+        input, target = _joined(input), _joined(target) if soft else [_flat(target)]
     values = []
     for logits, label in zip(input, target, strict=True):
         positions = list(zip(*[_flat(channel) for channel in logits], strict=True))
@@ -30,13 +34,18 @@ def jaccard_loss(
             top += factor * _one([p[i] for i in kept], [wanted[i][c] for i in kept], smooth)
             bottom += factor
         values.append(top / bottom)
-    return values
+    return values[0] if batch else values
 
 
 def _one(p, t, smooth):
     both = mp.fsum(a * b for a, b in zip(p, t, strict=True))
     either = mp.fsum(p) + mp.fsum(t) - both
     return 1 - (both + smooth) / (either + smooth) if either + smooth else mp.zero
+
+
+def _joined(samples):
+    """All images of a batch as one, class by class."""
+    return [[list(chain.from_iterable(map(_flat, parts))) for parts in zip(*samples, strict=True)]]
 
 
 def _flat(nested):

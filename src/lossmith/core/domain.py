@@ -29,6 +29,8 @@ class Domain:
         floating: True: floating point only. False: integers or bool only. None: any real dtype.
         dims: Names of the dimensions, once the domain is an argument.
         number: Whether a Python float may stand for a tensor full of it; the loss spreads it.
+        as_is: Whether the loss gets whole numbers in the dtype they come in: a map of bytes is not
+            to grow to eight times its size.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Domain:
     index: ClassVar[bool] = False  # numbers of places, which the loss gets as int64
     dims: tuple[str, ...] = ()
     number: bool = False
+    as_is: bool = False
 
     def __call__(self, dims: str) -> "Domain":
         """This domain as an argument with the dimensions named in ``dims``."""
@@ -173,6 +176,9 @@ class ClassIndex(Domain):
         """Refuse indices outside the number of classes, ``ignore_index`` excepted."""
         top = sizes[self.classes] - 1
         if ignore_index is not None and not 0 <= ignore_index <= top:
+            if _within(value, 0, top):  # nothing is ignored: no copy
+                return
+            value = value.long()  # which can hold any index to ignore
             value = torch.where(value == ignore_index, 0, value)
         require_range(name, f"be a class index in [0, {top}]", value, 0, top)
 
@@ -362,6 +368,15 @@ class Present(Vector):
             fail_type(name, "be a tensor of bool or None", value)
 
 
+def _within(value: Tensor, low: float, high: float) -> bool:
+    """Whether a look at the values, where it is free, shows all of them between two bounds."""
+    plain = bare(value)
+    if torch.compiler.is_compiling() or not checkable(plain) or plain.numel() == 0:
+        return False
+    smallest, largest = torch.aminmax(plain)
+    return smallest.item() >= low and largest.item() <= high
+
+
 REAL = Interval("real", "be real")
 NONNEGATIVE = Interval("nonnegative", "be >= 0", low=0.0)
 POSITIVE = Interval("positive", "be > 0", low=0.0, low_open=True, fill=1.0)
@@ -375,6 +390,7 @@ LOG_PROBABILITY = Interval("log_probability", "be <= 0", high=0.0, enforced=Fals
 SIGN = Labels("sign", "be -1 or 1", fill=1.0, values=(-1.0, 1.0))
 BINARY = Labels("binary", "be 0 or 1", values=(0.0, 1.0))
 CLASS = ClassIndex("class", "be a class index")
+LABEL_MAP = replace(CLASS, as_is=True)
 PROBABILITIES = Simplex("probabilities", "lie in [0, 1]", low=0.0, high=1.0)
 LOG_PROBABILITIES = Simplex(
     "log_probabilities", "be log-probabilities", high=0.0, enforced=False, log=True

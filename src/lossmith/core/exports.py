@@ -33,8 +33,10 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.core.numerics": ("log_softmax", "softmax"),
     "lossmith.core.signature": ("Signature", "elementwise"),
     "lossmith.engines.choice": ("engine", "explain_path", "one_pass"),
+    "lossmith.losses.region.statistics": ("RegionStatistics",),
     "lossmith.teach.explain": ("explain",),
     "lossmith.teach.inspect": ("inspect",),
+    "lossmith.transform.linear_head": ("linear_head",),
 }
 
 HEAD = '''"""lossmith: the loss-function layer for PyTorch.

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple, ParamSpec
@@ -21,7 +22,7 @@ from lossmith.core.checks import (
 )
 from lossmith.core.domain import Vector
 from lossmith.core.reduction import Terms
-from lossmith.core.route import Call
+from lossmith.core.route import Call, Engine
 from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
@@ -37,6 +38,7 @@ def loss(
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
+    engine: Engine | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
     """Register a function that returns an unreduced loss, and give it everything else.
 
@@ -58,6 +60,8 @@ def loss(
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
+        engine: Offered each checked call outside of a compiler, whatever its weights, dtypes and
+            options.
 
     Returns:
         A decorator.
@@ -76,7 +80,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        function = build(card, body, native, native_checks, arrange)
+        function = build(card, body, native, native_checks, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -90,11 +94,13 @@ def build(
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
+    engine: Engine | None = None,
 ) -> Callable[..., Tensor]:
     """What :func:`loss` makes of a function, without an entry in the catalogue."""
     name = body.__name__
     signature = inspect.signature(body)
     card = replace(card, name=name)
+    count = len(card.tensors)
     ignore = signature.parameters.get("ignore_index")
     plans: dict[Any, _Plan] = {}
 
@@ -105,7 +111,7 @@ def build(
         reduction: str = "mean",
         **options: Any,
     ) -> Tensor:
-        if len(tensors) != len(card.tensors):
+        if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
         # A training loop makes the same call again and again, and working out what it is costs as
         # much as a small torch kernel. Under compile sizes may be symbols without a hash.
@@ -126,7 +132,8 @@ def build(
         for index, wanted in plan.casts:
             tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
 
-        route = None if compiling else route_of(plan.elements)
+        # an engine of the loss's own has its own idea of what is small
+        route = None if compiling else route_of(plan.elements if engine is None else sys.maxsize)
         swift = native if plan.kernel and sample_weight is None else None
         if swift is not None and (compiling or transforming()):
             swift = None
@@ -157,8 +164,10 @@ def build(
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         swift = swift if absent is None else None
-        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None)
+        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None, engine)
         done = None if route is None else route(call)
+        if done is None and engine is not None and not compiling:
+            done = engine(call)
         if done is None and swift is not None:
             done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
         return call.compute() if done is None else done

@@ -32,10 +32,26 @@ def softplus_sides(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(left, 0.0, x) + tail, torch.where(left, -x, 0.0) + tail
 
 
-def faded(cost: Tensor, rest: Tensor, gamma: float) -> Tensor:
-    """``cost exp(-gamma rest)``; the cost itself for gamma = 0, though the rest be infinite."""
-    constant = isinstance(gamma, (int, float)) and gamma == 0
-    return cost if constant else cost * torch.exp(-gamma * rest)
+def sigmoid_sides(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``sigmoid(x)`` and ``sigmoid(-x)``, both exact, from the exponential of `softplus_sides`."""
+    left = x < 0
+    tail = torch.exp(torch.where(left, x, -x))
+    likely = 1 / (1 + tail)
+    rare = tail * likely
+    return torch.where(left, rare, likely), torch.where(left, likely, rare)
+
+
+def faded(cost: Tensor, chance: Tensor, rest: Tensor, gamma: float) -> Tensor:
+    """``cost chance^gamma`` for ``chance = exp(-rest)``; the cost itself for gamma = 0.
+
+    A small whole power is a product, which costs nothing beside an exponential. Any other is taken
+    from ``rest``: a chance below the smallest number still has a square root above it.
+    """
+    if isinstance(gamma, (int, float)) and gamma in (0, 1, 2, 3):
+        for _ in range(int(gamma)):
+            cost = cost * chance
+        return cost
+    return cost * torch.exp(-gamma * rest)
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -110,7 +126,7 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     if p == 1:
         return size.sum(dim)
     # A factor of its own gradient-free kind: norm(x) = largest * norm(x / largest) for any value.
-    unit = _power_of_two(largest)
+    unit = power_of_two(largest)
     scaled = x / unit
     if p == 2:
         root = safe_sqrt((scaled * scaled).sum(dim))
@@ -123,7 +139,7 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     return root * unit.squeeze(dim)
 
 
-def _power_of_two(x: Tensor) -> Tensor:
+def power_of_two(x: Tensor) -> Tensor:
     """The power of two at or below each ``x``, by which division is exact; 1 for 0, inf and NaN."""
     return torch.where((x > 0) & x.isfinite(), x, 1.0).log2().floor().exp2()
 
@@ -136,7 +152,7 @@ def unit(x: Tensor, dim: int = -1) -> Tensor:
     if x.shape[dim] == 0:
         return x
     largest = x.abs().amax(dim, keepdim=True).detach()
-    scaled = x / _power_of_two(largest)
+    scaled = x / power_of_two(largest)
     square = (scaled * scaled).sum(dim, keepdim=True)
     zero = square == 0
     return scaled * torch.where(zero, 0.0, torch.where(zero, 1.0, square).rsqrt())

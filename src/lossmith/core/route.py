@@ -1,18 +1,31 @@
 """Where a checked call is computed: by the loss's own function, unless an engine was chosen."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
+from lossmith.core.certainty import tamed, with_limit
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.signature import HALF, Signature
 
 # Up to so many elements a call is never offered to an engine: what an engine does before its
 # kernel starts (0.3 ms) costs as much as the plain function there.
 SMALL = 1 << 15
+
+
+class Engine(Protocol):
+    """A loss's own way to compute a call; it returns None to decline."""
+
+    def __call__(self, call: "Call") -> Tensor | None:
+        """The value, connected to its arguments."""
+        ...
+
+    def plan(self, call: "Call") -> Any:
+        """How it would compute a call, and why, for ``explain_path``."""
+        ...
 
 
 class Call(NamedTuple):
@@ -27,6 +40,7 @@ class Call(NamedTuple):
         weight: Weight of each sample, or None.
         reduction: Name of the reduction.
         native: Whether a kernel of torch, or one of lossmith's own, is there for it.
+        engine: The engine that the loss itself names.
     """
 
     card: Card
@@ -37,24 +51,28 @@ class Call(NamedTuple):
     weight: Tensor | None
     reduction: str
     native: bool
+    engine: Engine | None = None
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
-        first, *rest = (t.float() if t.dtype in HALF else t for t in self.tensors)
-        if self.card.link in ("logit", "softmax"):  # infinite logits mean certainty, not NaN
-            largest = torch.finfo(first.dtype).max / 4
-            first = first.clamp(-largest if self.card.link == "logit" else None, largest)
-        tensors = (first, *rest)
+        tensors = tuple(t.float() if t.dtype in HALF else t for t in self.tensors)
         options, weight = self.options, self.weight
         if weight is not None:  # losses that tie samples together need it inside
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
-        return reduce(self.body(*tensors, **options), weight, self.reduction, within=within)
+        logits, link = tensors[0], self.card.link
+        finite = tamed(logits) if link in ("logit", "softmax") else None
+        if finite is None:
+            result = self.body(*tensors, **options)
+        else:
+            result = self.body(finite, *tensors[1:], **options)
+            result = with_limit(result, logits, self.way, softmax=link == "softmax")
+        return reduce(result, weight, self.reduction, within=within)
 
     def compute(self, within: torch.dtype | None = None) -> Tensor:
         """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
         dtype, value = self.tensors[0].dtype, self.wide(within)
-        return value.to(dtype) if dtype in HALF else value
+        return value if value.dtype is dtype else value.to(dtype)
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Every tensor of the call: its tensors, those among the options, the weight."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lossmith.core.checks import require_range
+from lossmith.core.checks import fail, require_all, require_range
 from lossmith.core.domain import ClassIndex, Domain, Sizes
 
 
@@ -43,15 +43,17 @@ class Tokens(Domain):
 
 @dataclass(frozen=True)
 class Lengths(Domain):
-    """Whole numbers from 0 to the size of the dimension ``of``."""
+    """Whole numbers from ``low`` to the size of the dimension ``of``."""
 
     floating: bool | None = False
     of: str = "T"
+    low: int = 0
     index: ClassVar[bool] = True
 
     def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
         """Refuse lengths beyond the size."""
-        require_range(name, f"lie in [0, {sizes[self.of]}]", value, 0, sizes[self.of])
+        top = sizes[self.of]
+        require_range(name, f"lie in [{self.low}, {top}]", value, self.low, top)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """The whole length or one less."""
@@ -60,3 +62,16 @@ class Lengths(Domain):
 
 CLASS_LIST = ClassList("class_list", "be a class index or -1")
 TOKENS = Tokens("tokens", "be a class index")
+
+
+def checked_symbols(targets: Tensor, lengths: Tensor, classes: int, blank: int) -> Tensor:
+    """Targets with the blank behind their ends; refuses other blanks, and missing symbols."""
+    if not 0 <= blank < classes:
+        fail("blank", f"be a class index in [0, {classes - 1}]", blank)
+    inside = torch.arange(targets.shape[-1], device=targets.device) < lengths.unsqueeze(-1)
+    present = torch.where(inside, targets, blank)
+    top = classes - 1
+    require_range("targets", f"be a class index in [0, {top}]", present, 0, top)
+    holds = (present != blank) == inside
+    require_all("targets", f"differ from the blank {blank}", holds, present)
+    return present

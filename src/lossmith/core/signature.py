@@ -172,7 +172,7 @@ class Signature:
         for index, (tensor, domain) in enumerate(zip(tensors, self.tensors.values(), strict=True)):
             number = domain.floating is None and not tensor.is_floating_point()
             dtype = torch.int64 if domain.index else work if number else tensor.dtype
-            if tensor.dtype is not dtype:
+            if tensor.dtype is not dtype and not domain.as_is:
                 wanted.append((index, dtype))
         return tuple(wanted)
 

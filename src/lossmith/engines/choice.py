@@ -93,8 +93,12 @@ def one_pass(
         fail_type("function", "be a loss or a function", function)
     if engine not in ENGINES:
         fail("engine", f"be one of {', '.join(map(repr, ENGINES))}", engine)
-    known = isinstance(function, Loss) or isinstance(getattr(function, "card", None), Card)
-    call = function if known else _adopt(function, coupling)
+    call = function
+    if not isinstance(function, Loss) and not isinstance(getattr(function, "card", None), Card):
+        adopted = adopt(function, coupling)
+
+        def call(*tensors: Any, **options: Any) -> Tensor:
+            return adopted(tensors)(*tensors, **options)
 
     @functools.wraps(call)
     def fast(*tensors: Any, **options: Any) -> Tensor:
@@ -146,8 +150,14 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
     return Path("plain", "a compiler is at work already")
 
 
-def _adopt(function: Callable[..., Tensor], coupling: Coupling) -> Callable[..., Tensor]:
-    """Give a plain function the checks of shapes, the weights and the reductions of a loss."""
+def adopt(
+    function: Callable[..., Tensor], coupling: Coupling
+) -> Callable[[tuple[Tensor, ...]], Callable[..., Tensor]]:
+    """Give a plain function the checks of shapes, the weights and the reductions of a loss.
+
+    Returns:
+        What finds the loss for tensors of some ranks.
+    """
     if coupling not in ("element", "row"):
         fail("coupling", "be 'element' or 'row'", coupling)
     parameters = inspect.signature(function).parameters.values()
@@ -164,16 +174,16 @@ def _adopt(function: Callable[..., Tensor], coupling: Coupling) -> Callable[...,
             fail("function", rule, said(str(tuple(value.shape))))
         return value
 
-    def adopted(*tensors: Tensor, **options: Any) -> Tensor:
+    def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
         for name, tensor in zip(names, tensors, strict=False):
             if not isinstance(tensor, Tensor):
                 fail_type(name, "be a tensor", tensor)
         key = tuple((t.ndim, t.is_floating_point()) for t in tensors)
         if key not in built:
             built[key] = build(_card(coupling, names, key, rules), body)
-        return built[key](*tensors, **options)
+        return built[key]
 
-    return adopted
+    return of
 
 
 def _card(

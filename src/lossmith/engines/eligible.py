@@ -26,6 +26,12 @@ def eager(*tensors: Tensor) -> bool:
     )
 
 
+@torch.compiler.assume_constant_result
+def transformed() -> bool:
+    """Whether a ``torch.func`` transform is active around what a compiler is tracing."""
+    return transforming()
+
+
 def undefined(value: Tensor) -> bool:
     """Whether a kernel's result holds NaN, so that the plain function has to look at it again.
 

@@ -22,9 +22,9 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call
 from lossmith.engines.blocks import divisible, in_blocks
 from lossmith.engines.eligible import eager
-from lossmith.engines.pull import with_pull
+from lossmith.engines.pull import Pull, with_pull
 
-How = Literal["compiled", "blocks", "plain"]
+How = Literal["compiled", "blocks", "tiles", "triton", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
 # Elements from which a generated kernel beats torch's own pair of them, launch included; measured
 # with Huber's loss on 2 threads: 2.7 times the time at 64 Ki elements, half of it at 4 Mi
@@ -40,7 +40,8 @@ class Path:
 
     Attributes:
         how: ``"compiled"``: one generated kernel; ``"blocks"``: torch's kernels on pieces that fit
-            the cache; ``"plain"``: the loss as it is without an engine.
+            the cache; ``"tiles"``: pairs of samples by stripes of their matrix; ``"triton"``:
+            kernels of lossmith's own on a GPU; ``"plain"``: the loss as it is without an engine.
         why: The reason in words.
     """
 
@@ -65,6 +66,8 @@ def missing_compiler(device: str) -> str:
 
 def plan(call: Call, *, compiler: bool = True) -> Path:
     """Decide how a call is computed."""
+    if call.engine is not None:
+        return call.engine.plan(call)
     device = call.tensors[0].device.type
     if call.card.coupling not in ("element", "row"):
         return Path("plain", f"the values of a {call.card.coupling} loss hang together")
@@ -91,7 +94,7 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
 def run(call: Call, *, compiler: bool = True) -> Tensor | None:
     """Compute a call by its plan; None leaves it to the loss's own function."""
     path = plan(call, compiler=compiler)
-    if path.how == "plain":
+    if call.engine is not None or path.how not in ("compiled", "blocks"):
         return None
     given = call.arguments()
     needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
@@ -114,13 +117,7 @@ def _connect(
     call: Call, needs: tuple[int, ...], slopes: tuple[Tensor, ...], value: Tensor
 ) -> Tensor:
     """The value as a node whose backward pass scales the slopes."""
-    given, domains = call.arguments(), tuple(call.way.tensors.values())
-    order = [*needs, *(i for i in range(len(given)) if i not in needs)]
-    template = _template(call)
-
-    def plain(*tensors: Tensor) -> Tensor:
-        each = dict(zip(order, tensors, strict=True))
-        return template.over([each[i] for i in range(len(order))]).compute()
+    domains = tuple(call.way.tensors.values())
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor) -> Any:
         # a look at the CPU is free, and a factor of 1 would cost a pass over memory
@@ -133,11 +130,24 @@ def _connect(
             pulls.append(slope * each if need else None)
         return pulls
 
+    return connect(call, needs, value, pull, slopes)
+
+
+def connect(
+    call: Call, needs: tuple[int, ...], value: Tensor, pull: Pull, kept: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """The reduced value as a node whose backward pass is ``pull``, of the arguments ``needs``."""
+    given = call.arguments()
+    order = [*needs, *(i for i in range(len(given)) if i not in needs)]
+    template = _template(call)
+
+    def plain(*tensors: Tensor) -> Tensor:
+        each = dict(zip(order, tensors, strict=True))
+        return template.over([each[i] for i in range(len(order))]).compute()
+
     leaves = tuple(given[i] for i in needs)
     others = tuple(given[i] for i in order[len(needs) :])
-    return with_pull(
-        value, _NONE, pull, plain, leaves=leaves, others=others, kept=slopes, done=True
-    )
+    return with_pull(value, _NONE, pull, plain, leaves=leaves, others=others, kept=kept, done=True)
 
 
 def _template(call: Call) -> Call:
@@ -182,10 +192,16 @@ def _generate(template: Call, needs: tuple[int, ...]) -> Kernel:
         slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*tensors)
         return slopes, value
 
-    # Dynamo limits the compilations of one code object, whichever loss it runs
+    return _compiled(alone(kernel))
+
+
+def alone(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A copy with a code object of its own.
+
+    Dynamo limits the compilations of one code object, whichever loss it runs.
+    """
     code = kernel.__code__.replace()
-    own = types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
-    return _compiled(own)
+    return types.FunctionType(code, kernel.__globals__, kernel.__name__, None, kernel.__closure__)
 
 
 def _compiled(kernel: Kernel) -> Kernel:

@@ -10,7 +10,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1, faded, softplus_sides, times
+from lossmith.core.numerics import expm1, faded, sigmoid_sides, softplus_sides, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
@@ -91,8 +91,10 @@ def asymmetric_loss(
         tensor([0.6931, 0.0245, 0.0000])
     """
     against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    negative = _clipped(input, gamma_neg, clip) if clip else faded(against, toward, gamma_neg)
-    return times(target, faded(toward, against, gamma_pos)) + times(1 - target, negative)
+    p, rest = sigmoid_sides(input)
+    positive = faded(toward, rest, against, gamma_pos)
+    negative = _clipped(input, gamma_neg, clip) if clip else faded(against, p, toward, gamma_neg)
+    return times(target, positive) + times(1 - target, negative)
 
 
 def _clipped(input: Tensor, gamma: float, clip: float) -> Tensor:

@@ -1,9 +1,6 @@
 """Binary cross-entropy, from logits and from probabilities."""
 
-from typing import Any, cast
-
 import torch
-import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point
@@ -13,19 +10,48 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engines.element import one_pass_softplus
-from lossmith.engines.eligible import eager, undefined
-from lossmith.engines.pull import with_pull
+from lossmith.engines.in_cache import Formula, in_cache
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0
-# torch's gradient divides by p (1 - p), or by 1e-12 where that is less
-NEAR_END = 2e-12
+# from here on no logarithm meets that bound, and p (1 - p) does not vanish
+SMALLEST = 1e-36
+ONE = torch.ones(())
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
     # `times`: an infinite logit on the right side costs nothing, 0 * inf would be NaN
     return times(target, softplus(-input)) + times(1 - target, softplus(input))
+
+
+def _few(input: Tensor, target: Tensor) -> Tensor:
+    return torch.lerp(softplus(input), softplus(-input), target)
+
+
+def _value(x: Tensor, y: Tensor, out: Tensor, gap: Tensor, sign: Tensor, tail: Tensor) -> None:
+    """``x (side - y) + log(1 + e^-|x|)``: both terms are positive, nothing cancels.
+
+    ``side`` is 1 for positive logits and 0 for others, ``sign`` -1 and 1.
+    """
+    side = torch.gt(x, 0, out=gap)
+    torch.sub(ONE, side, alpha=2, out=sign)
+    side.sub_(y)
+    torch.mul(sign, x, out=tail).exp_()
+    torch.log1p(tail, out=out).addcmul_(x, gap)
+
+
+def _slope(x: Tensor, y: Tensor, out: Tensor, gap: Tensor, sign: Tensor, tail: Tensor) -> None:
+    """``side - y + sign e^-|x| / (1 + e^-|x|)``."""
+    torch.add(tail, 1, out=out)
+    gap.addcmul_(tail.div_(out), sign)
+
+
+def _in_unit(input: Tensor, label: Tensor) -> bool:
+    low, high = torch.aminmax(label)
+    return low.item() >= 0 and high.item() <= 1
+
+
+FROM_LOGITS = Formula(_plain, _value, _slope, _in_unit, _few)
 
 
 def one_pass(
@@ -36,60 +62,9 @@ def one_pass(
     pos_weight: Tensor | None = None,
     alpha: float | None = None,
 ) -> Tensor | None:
-    """For soft labels ``softplus(-|x|) + |x| |side - y|``, slope ``sign (|side - y| - s(-|x|))``.
-
-    ``s`` is the sigmoid, ``side`` 1 for positive logits: both terms are positive, nothing cancels.
-    """
+    """Value and slope at once, where no further weights come in."""
     plain_call = weight is None and pos_weight is None and alpha is None
-    if not plain_call or not input.is_cpu or not eager(input, target):
-        return None
-    logit, label = input.detach(), target.detach()
-    # y - y^2 is negative outside [0, 1], and 0 for hard labels alone
-    low, high = (end.item() for end in torch.aminmax(torch.addcmul(label, label, label, value=-1)))
-    if not low >= 0:
-        return None
-    if high == 0 and not target.requires_grad:
-        return one_pass_softplus(input, (label * -2).add_(1), reduction)
-    sign = torch.copysign(logit.new_ones(()), logit)
-    against = sign.relu().sub_(label).abs_()
-    # in place from here on, since a fresh megabyte costs more than the arithmetic on it
-    size = logit.abs()
-    value = size * against
-    value.add_(softplus(size.neg_()))
-    slope = against.sub_(size.sigmoid_()).mul_(sign)
-
-    def pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> Any:
-        return slope * grad if needed[0] else None, -leaves[0] * grad if needed[1] else None
-
-    result = with_pull(value, reduction, pull, _plain, leaves=(input, target), kept=(slope,))
-    return None if undefined(result) else result  # an infinite logit: 0 * inf
-
-
-def _kernel(
-    input: Tensor,
-    target: Tensor,
-    reduction: int,
-    weight: Tensor | None = None,
-    alpha: float | None = None,
-) -> Tensor | None:
-    """The kernel of torch, whose own second derivative cancels for likely labels."""
-    plain_call = weight is None and alpha is None and not target.requires_grad
-    if not plain_call or not input.is_cpu or not eager(input):
-        return None
-    p = input.detach()
-    low, high = torch.aminmax(target)
-    least, most = torch.aminmax(p)
-    within = low.item() >= 0 and high.item() <= 1
-    if not (within and least.item() > NEAR_END and most.item() < 1 - NEAR_END):
-        return None
-    value = cast(Any, kernels).binary_cross_entropy(p, target, None, reduction)
-
-    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor) -> Any:
-        backward = torch.ops.aten.binary_cross_entropy_backward
-        return (backward(grad, *leaves, target, None, reduction),)
-
-    given = {"leaves": (input,), "others": (target,), "kept": (target,)}
-    return with_pull(value, reduction, pull, _from_probabilities, **given, done=True)
+    return in_cache(FROM_LOGITS, input, target, reduction) if plain_call else None
 
 
 def _from_probabilities(input: Tensor, target: Tensor, alpha: float | None = None) -> Tensor:
@@ -101,6 +76,50 @@ def _from_probabilities(input: Tensor, target: Tensor, alpha: float | None = Non
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     return positive + negative
+
+
+def _few_from_probabilities(input: Tensor, target: Tensor) -> Tensor:
+    return -torch.lerp(torch.log1p(-input), input.log(), target)
+
+
+def _value_from_probabilities(
+    p: Tensor, y: Tensor, out: Tensor, slope: Tensor, log_p: Tensor, log_rest: Tensor
+) -> None:
+    torch.log(p, out=log_p)
+    torch.neg(p, out=log_rest).log1p_()
+    torch.lerp(log_rest, log_p, y, out=out).neg_()
+
+
+def _slope_from_probabilities(
+    p: Tensor, y: Tensor, out: Tensor, slope: Tensor, log_p: Tensor, rest: Tensor
+) -> None:
+    """``(p - y) / (p (1 - p))``."""
+    torch.sub(p, y, out=slope).div_(torch.sub(ONE, p, out=rest).mul_(p))
+
+
+def _above_the_bound(p: Tensor, label: Tensor) -> bool:
+    least, most = torch.aminmax(p)
+    return least.item() > SMALLEST and most.item() < 1 and _in_unit(p, label)
+
+
+FROM_PROBABILITIES = Formula(
+    _from_probabilities,
+    _value_from_probabilities,
+    _slope_from_probabilities,
+    _above_the_bound,
+    _few_from_probabilities,
+)
+
+
+def _one_pass_from_probabilities(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    weight: Tensor | None = None,
+    alpha: float | None = None,
+) -> Tensor | None:
+    plain_call = weight is None and alpha is None
+    return in_cache(FROM_PROBABILITIES, input, target, reduction) if plain_call else None
 
 
 def _exact_logits(mp, x, y, pos_weight=None, weight=None, alpha=None):  # type: ignore[no-untyped-def]
@@ -234,7 +253,7 @@ class BCEWithLogitsLoss(Loss):
         avoid_when="logits are at hand: from them the loss is exact and its gradient bounded",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
-    native=_kernel,
+    native=_one_pass_from_probabilities,
     native_checks=True,
 )
 def binary_cross_entropy(

@@ -20,6 +20,7 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
+    sigmoid_sides,
     softplus_sides,
     times,
 )
@@ -94,8 +95,9 @@ def sigmoid_focal_loss(
         tensor([1.7329e-01, 1.0928e-04])
     """
     against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    positive = times(target, faded(toward, against, gamma))
-    negative = times(1 - target, faded(against, toward, gamma))
+    p, rest = sigmoid_sides(input)
+    positive = times(target, faded(toward, rest, against, gamma))
+    negative = times(1 - target, faded(against, p, toward, gamma))
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     return positive + negative
@@ -175,8 +177,9 @@ def focal_loss(
     """
     dim = 1 if input.ndim > 1 else 0
     if not target.is_floating_point():
-        nll, odds = softplus_sides(class_margin(input, target, dim=dim))  # odds: -log(1 - p)
-        value = faded(nll, odds, gamma)
+        margin = class_margin(input, target, dim=dim)
+        nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
+        value = faded(nll, sigmoid_sides(margin)[0], odds, gamma)
         if weight is None:
             return value
         own = weight.to(input)[target]

@@ -24,6 +24,8 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
+from lossmith.engines.linear_head import FEW, LinearHead
+from lossmith.engines.row_passes import class_rows
 from lossmith.losses.classification.cross_entropy import cross_entropy, one_pass
 
 # torch has this loss and its options from 2.13 on
@@ -53,7 +55,9 @@ def _one_pass(
     label_smoothing: float = 0.0,
     options: object | None = None,
 ) -> Tensor | None:
-    if linear_weight.ndim != 2 or (linear_bias is not None and linear_bias.dtype != input.dtype):
+    if linear_weight.ndim != 2 or input.shape[0] * linear_weight.shape[0] > FEW:
+        return None
+    if linear_bias is not None and linear_bias.dtype != input.dtype:
         return None
     logits = F.linear(input, linear_weight, linear_bias).to(input.dtype)  # less under autocast
     ignored = -100 if ignore_index is None else ignore_index
@@ -102,6 +106,9 @@ def _one_pass(
     ),
     native=_one_pass,
     native_checks=True,
+    engine=LinearHead(
+        cross_entropy, ("linear_bias",), class_rows, dropped=("options", "ignore_index")
+    ),
 )
 def linear_cross_entropy(
     input: Tensor,

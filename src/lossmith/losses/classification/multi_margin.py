@@ -16,22 +16,22 @@ from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import eager, sequential
+from lossmith.engines.in_cache import Formula, in_cache, rows_are_worth_it
 from lossmith.engines.pull import with_pull
 
 ANY_NUMBER = Interval("number", "be a number")
 
 
-def _one_pass(
+def _kernel(
     input: Tensor,
     target: Tensor,
     reduction: int,
-    p: int = 1,
-    margin: float = 1.0,
-    weight: Tensor | None = None,
+    p: int,
+    margin: float,
 ) -> Tensor | None:
     """The kernel of torch with the derivatives that it lacks. It is finite for NaN scores."""
-    simple = weight is None and input.ndim == 2 and input.is_cpu
-    if not simple or not eager(input) or not math.isfinite(input.detach().sum().item()):
+    simple = input.ndim == 2 and input.is_cpu and eager(input)
+    if not simple or not math.isfinite(input.detach().sum().item()):
         return None
     scores = sequential(input.detach())
     value = cast(Any, kernels).multi_margin_loss(scores, target, p, margin, None, reduction)
@@ -56,6 +56,59 @@ def _plain(input: Tensor, target: Tensor, p: int, margin: float) -> Tensor:
     # the own class would add margin^p; it is taken out, not subtracted, which would round
     short = short.scatter(dim, target.unsqueeze(dim), 0.0)
     return short.sum(dim) / input.shape[dim]
+
+
+def _value(
+    x: Tensor,
+    label: Tensor,
+    out: Tensor,
+    slope: Tensor,
+    short: Tensor,
+    square: Tensor,
+    *,
+    p: int,
+    margin: float,
+) -> None:
+    place = label.unsqueeze(1)
+    torch.add(x, margin - x.gather(1, place), out=short).clamp_(min=0).scatter_(1, place, 0.0)
+    each = short if p == 1 else torch.mul(short, short, out=square)
+    torch.sum(each, 1, out=out).div_(x.shape[1])
+
+
+def _slope(
+    x: Tensor,
+    label: Tensor,
+    out: Tensor,
+    slope: Tensor,
+    short: Tensor,
+    square: Tensor,
+    *,
+    p: int,
+) -> None:
+    """What pulls the wrong classes down pushes the right one up; a sum of ones is exact."""
+    torch.gt(short, 0, out=slope) if p == 1 else torch.mul(short, 2, out=slope)
+    slope.scatter_(1, label.unsqueeze(1), -slope.sum(1, keepdim=True)).div_(x.shape[1])
+
+
+def _one_pass(
+    input: Tensor,
+    target: Tensor,
+    reduction: int,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor | None:
+    if weight is not None:
+        return None
+    if not rows_are_worth_it(input):
+        return _kernel(input, target, reduction, p, margin)
+    formula = Formula(
+        functools.partial(_plain, p=p, margin=margin),
+        functools.partial(_value, p=p, margin=margin),
+        functools.partial(_slope, p=p),
+        by_row=True,
+    )
+    return in_cache(formula, input, target, reduction)
 
 
 @loss(

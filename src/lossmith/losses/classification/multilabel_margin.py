@@ -14,6 +14,7 @@ from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import CLASS_LIST
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import eager, sequential
+from lossmith.engines.in_cache import Formula, in_cache, rows_are_worth_it
 from lossmith.engines.pull import with_pull
 
 
@@ -29,7 +30,7 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return torch.where(counted, short, 0.0).sum((-2, -1)) / max(classes, 1)
 
 
-def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+def _kernel(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """The kernel of torch, which needs no table of class pairs."""
     if not input.is_cpu or not eager(input):
         return None
@@ -48,6 +49,59 @@ def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
 
     given = {"leaves": (input,), "others": (target,), "kept": (scores, target, true)}
     return with_pull(value.to(input.dtype), reduction, pull, _plain, **given, done=True)
+
+
+class _Pairs:
+    """Pairs of classes a list place at a time, in rows sorted by the length of their lists."""
+
+    def value(
+        self, x: Tensor, target: Tensor, out: Tensor, slope: Tensor, rival: Tensor, short: Tensor
+    ) -> None:
+        end = target.argmin(1, keepdim=True)
+        length = torch.where(target.gather(1, end) < 0, end, x.shape[1]).squeeze(1)
+        length, self.order = length.sort(descending=True)
+        longest = max(int(length[0]), 1)
+        listed = length.unsqueeze(1) > torch.arange(longest)
+        self.rows = listed.sum(0).tolist()  # so many lists reach each place
+        label = target[:, :longest].index_select(0, self.order)
+        self.label = torch.where(listed, label, label[:, :1].clamp(min=0))
+        torch.index_select(x, 0, self.order, out=rival)
+        self.lead = 1 - rival.gather(1, self.label)
+        rival.scatter_(1, self.label, -math.inf)  # a true class is nobody's rival
+        total = out.new_zeros(out.shape)
+        for place, rows in enumerate(self.rows):
+            total[:rows] += self._short(place, rows, rival, short).clamp_(min=0).sum(1)
+        out.index_copy_(0, self.order, total.div_(x.shape[1]))
+
+    def slope(
+        self, x: Tensor, target: Tensor, out: Tensor, slope: Tensor, rival: Tensor, short: Tensor
+    ) -> None:
+        """Numbers of pairs, which are exact."""
+        slope.zero_()
+        counts = torch.zeros_like(self.lead)
+        for place, rows in enumerate(self.rows):
+            hit = self._short(place, rows, rival, short)
+            slope[:rows] += torch.gt(hit, 0, out=hit)
+            torch.sum(hit, 1, out=counts[:rows, place])
+        slope.scatter_add_(1, self.label, counts.neg_()).div_(x.shape[1])
+        slope.copy_(short.index_copy_(0, self.order, slope))
+
+    def _short(self, place: int, rows: int, rival: Tensor, short: Tensor) -> Tensor:
+        """By how much each rival of the class in this place comes too close."""
+        return torch.add(rival[:rows], self.lead[:rows, place, None], out=short[:rows])
+
+
+def _classes(input: Tensor, target: Tensor) -> bool:
+    low, high = torch.aminmax(target)
+    return low.item() >= -1 and high.item() < input.shape[1]
+
+
+def _one_pass(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    if not rows_are_worth_it(input):
+        return _kernel(input, target, reduction)
+    pairs = _Pairs()
+    formula = Formula(_plain, pairs.value, pairs.slope, _classes, by_row=True)
+    return in_cache(formula, input, target, reduction)
 
 
 @loss(

@@ -1,31 +1,50 @@
 """Soft margin: the logistic loss of a score and a label of -1 or 1."""
 
+from typing import Any, cast
+
 import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import REAL, SIGN
-from lossmith.core.loss import loss
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engines.element import one_pass_softplus
-from lossmith.engines.eligible import eager
+from lossmith.engines.in_cache import Formula, in_cache
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
     return softplus(-target * input)
 
 
+def _few(input: Tensor, target: Tensor) -> Tensor:
+    return cast(Any, kernels).soft_margin_loss(input, target, NATIVE_REDUCTION["none"])
+
+
+def _value(x: Tensor, y: Tensor, out: Tensor, slope: Tensor, margin: Tensor, tail: Tensor) -> None:
+    """``max(m, 0) + log(1 + e^-|m|)`` of the margin ``m = -y x``."""
+    torch.mul(x, y, out=margin).neg_()
+    torch.abs(margin, out=tail).neg_().exp_()
+    torch.log1p(tail, out=out).add_(torch.clamp(margin, min=0, out=tail))
+
+
+def _slope(x: Tensor, y: Tensor, out: Tensor, slope: Tensor, margin: Tensor, tail: Tensor) -> None:
+    torch.mul(margin.sigmoid_(), y, out=slope).neg_()
+
+
+def _signs(score: Tensor, label: Tensor) -> bool:
+    low, high = torch.aminmax(label.abs())
+    return low.item() == 1 and high.item() == 1
+
+
+FORMULA = Formula(_plain, _value, _slope, _signs, _few)
+
+
 def _native(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
-    """On large tensors the slope is worked out in place beside the value, without a graph."""
-    if target.requires_grad or not input.is_cpu or not eager(input, target):
-        return None
-    low, high = torch.aminmax(target.abs())
-    if low.item() != 1 or high.item() != 1:
-        return None
-    return one_pass_softplus(input, -target, reduction)
+    return in_cache(FORMULA, input, target, reduction)
 
 
 @loss(

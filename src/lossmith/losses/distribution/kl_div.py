@@ -23,23 +23,45 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
 from lossmith.core.signature import Signature
-from lossmith.engines.eligible import undefined
+from lossmith.engines.in_cache import Formula, in_cache
 
 SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"
+
+
+def _plain(input: Tensor, target: Tensor) -> Tensor:
+    return times(target, torch.where(target == 0, 1.0, target).log() - input)
+
+
+def _few(input: Tensor, target: Tensor) -> Tensor:
+    return torch.kl_div(input, target, NATIVE_REDUCTION["none"])
+
+
+def _value(x: Tensor, q: Tensor, out: Tensor, *spare: Tensor) -> None:
+    info = torch.finfo(q.dtype)  # the smallest positive number stands for 0, whose factor is 0
+    torch.clamp(q, min=info.tiny * info.eps, out=out).log_().sub_(x).mul_(q)
+
+
+def _slope(x: Tensor, q: Tensor, out: Tensor, slope: Tensor, *spare: Tensor) -> None:
+    torch.neg(q, out=slope)
+
+
+def _in_unit(input: Tensor, target: Tensor) -> bool:
+    low, high = torch.aminmax(target)
+    return low.item() >= 0 and high.item() <= 1
+
+
+FORMULA = Formula(_plain, _value, _slope, _in_unit, _few)
 
 
 def _native(
     input: Tensor, target: Tensor, reduction: int, log_target: bool = False
 ) -> Tensor | None:
-    if not input.is_cpu or target.requires_grad:  # whose gradient at 0 would be NaN
+    if log_target:
         return None
-    rows = reduction == NATIVE_REDUCTION["batchmean"]
-    value = torch.kl_div(
-        input, target, NATIVE_REDUCTION["sum"] if rows else reduction, log_target=log_target
-    )
-    if undefined(value):
-        return None
-    return value / input.shape[0] if rows and input.ndim else value
+    if reduction != NATIVE_REDUCTION["batchmean"]:
+        return in_cache(FORMULA, input, target, reduction)
+    value = in_cache(FORMULA, input, target, NATIVE_REDUCTION["sum"])
+    return value if value is None or input.ndim == 0 else value / input.shape[0]
 
 
 @loss(
@@ -87,6 +109,7 @@ def _native(
         source=SOURCE,
     ),
     native=_native,
+    native_checks=True,
 )
 def kl_div(
     input: Tensor,
@@ -128,7 +151,7 @@ def kl_div(
     """
     if log_target:
         return times(target.exp(), target - input)
-    return times(target, torch.where(target == 0, 1.0, target).log() - input)
+    return _plain(input, target)
 
 
 class KLDivLoss(Loss):

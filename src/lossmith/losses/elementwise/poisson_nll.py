@@ -7,12 +7,12 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import COUNT, FLAG, NONNEGATIVE, REAL
-from lossmith.core.loss import loss
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import xlogy
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
-from lossmith.engines.eligible import undefined
+from lossmith.engines.in_cache import Formula, in_cache
 
 
 def _exact(mp, x, y, log_input=True, full=False, eps=1e-8):  # type: ignore[no-untyped-def]
@@ -24,6 +24,31 @@ def _exact(mp, x, y, log_input=True, full=False, eps=1e-8):  # type: ignore[no-u
     return value
 
 
+def _plain(input: Tensor, target: Tensor) -> Tensor:
+    # not the plain product: log-rate -inf with count 0 is 0, and 0 * inf would be NaN
+    counted = torch.where(target == 0, 0.0, input)
+    return torch.addcmul(input.exp(), target, counted, value=-1)
+
+
+def _few(input: Tensor, target: Tensor) -> Tensor:
+    return torch.poisson_nll_loss(input, target, True, False, 0.0, NATIVE_REDUCTION["none"])
+
+
+def _value(x: Tensor, y: Tensor, out: Tensor, rate: Tensor, *spare: Tensor) -> None:
+    torch.addcmul(torch.exp(x, out=rate), x, y, value=-1, out=out)
+
+
+def _slope(x: Tensor, y: Tensor, out: Tensor, rate: Tensor, *spare: Tensor) -> None:
+    rate.sub_(y)
+
+
+def _counts(log_rate: Tensor, count: Tensor) -> bool:
+    return count.amin().item() >= 0
+
+
+FROM_LOG_RATE = Formula(_plain, _value, _slope, _counts, _few)
+
+
 def _native(
     input: Tensor,
     target: Tensor,
@@ -32,10 +57,9 @@ def _native(
     full: bool = False,
     eps: float = 1e-8,
 ) -> Tensor | None:
-    if not input.is_cpu or target.dtype is not input.dtype or target.requires_grad:
+    if full or not log_input or target.dtype is not input.dtype:
         return None
-    value = torch.poisson_nll_loss(input, target, log_input, full, eps, reduction)
-    return None if undefined(value) else value
+    return in_cache(FROM_LOG_RATE, input, target, reduction)
 
 
 @loss(
@@ -76,6 +100,7 @@ def _native(
         source="Nelder & Wedderburn 1972, doi:10.2307/2344614",
     ),
     native=_native,
+    native_checks=True,
 )
 def poisson_nll_loss(
     input: Tensor,
@@ -117,12 +142,7 @@ def poisson_nll_loss(
         >>> lm.poisson_nll_loss(log_rate, torch.tensor([3, 1]), reduction="none")
         tensor([1.0000, 1.7183])
     """
-    if log_input:
-        # not the plain product: log-rate -inf with count 0 is 0, and 0 * inf would be NaN
-        counted = torch.where(target == 0, 0.0, input)
-        value = torch.addcmul(input.exp(), target, counted, value=-1)
-    else:
-        value = input - xlogy(target, input + eps)
+    value = _plain(input, target) if log_input else input - xlogy(target, input + eps)
     return value + _stirling(target) if full else value
 
 

@@ -1,5 +1,7 @@
 """Softmax over the similarities of a batch: InfoNCE between two sets, NT-Xent between two views."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -11,12 +13,14 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
+from lossmith.engines.matched import Softmax
+from lossmith.engines.pairs import Pairs, Sides
 
 
-def _divided(similarity: Tensor, temperature: float | Tensor) -> Tensor:
+def _one(temperature: float | Tensor) -> float | Tensor:
     if isinstance(temperature, Tensor) and temperature.numel() != 1:
         fail("temperature", "be a number or have one element", temperature)
-    return similarity / temperature
+    return temperature
 
 
 def _nll(own: Tensor, scores: Tensor, left_out: Tensor) -> Tensor:
@@ -26,6 +30,18 @@ def _nll(own: Tensor, scores: Tensor, left_out: Tensor) -> Tensor:
     """
     lowest = torch.finfo(scores.dtype).min / 4
     return softplus(torch.logsumexp(torch.where(left_out, lowest, scores), 1) - own)
+
+
+def _query_and_key(query: Tensor, key: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
+    return Sides(unit(query), unit(key), _one(temperature))
+
+
+def _own_key(
+    query: Tensor, key: Tensor, *, symmetric: bool, sample_weight: Tensor | None, **_: Any
+) -> Softmax:
+    place = torch.arange(len(query), device=query.device)
+    absent = None if sample_weight is None else sample_weight == 0
+    return Softmax(place, absent, query.dtype, columns=symmetric)
 
 
 @loss(
@@ -41,7 +57,8 @@ def _nll(own: Tensor, scores: Tensor, left_out: Tensor) -> Tensor:
         use_when="matched pairs in large batches, where the rest of the batch is unlike",
         avoid_when="batches are small, or hold several samples of one kind",
         source="van den Oord, Li and Vinyals 2018, arXiv:1807.03748",
-    )
+    ),
+    engine=Pairs(_query_and_key, _own_key, learnable=("temperature",)),
 )
 def info_nce_loss(
     query: Tensor,
@@ -78,7 +95,7 @@ def info_nce_loss(
         >>> lm.info_nce_loss(query, key, temperature=1.0, reduction="none")
         tensor([0.5130, 0.3711])
     """
-    scores = _divided(unit(query) @ unit(key).mT, temperature)
+    scores = _query_and_key(query, key, temperature=temperature).scores()
     left_out = torch.eye(scores.shape[0], dtype=torch.bool, device=scores.device)
     if sample_weight is not None:
         left_out = left_out | (sample_weight == 0)
@@ -95,6 +112,17 @@ class InfoNCELoss(Loss):
     function = staticmethod(info_nce_loss)
 
 
+def _views(view1: Tensor, view2: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
+    both = torch.cat((unit(view1), unit(view2)))
+    return Sides(both, both, _one(temperature))
+
+
+def _other_view(view1: Tensor, view2: Tensor, *, sample_weight: Tensor | None, **_: Any) -> Softmax:
+    place = torch.arange(2 * len(view1), device=view1.device)
+    absent = None if sample_weight is None else (sample_weight == 0).repeat(2)
+    return Softmax(place.roll(len(view1)), absent, view1.dtype, views=2)
+
+
 @loss(
     Card(
         task="embedding",
@@ -109,7 +137,8 @@ class InfoNCELoss(Loss):
         use_when="two augmented views of each sample and no labels, in large batches",
         avoid_when="the two sides are of different kinds, such as image and text",
         source="Chen, Kornblith, Norouzi and Hinton 2020, arXiv:2002.05709",
-    )
+    ),
+    engine=Pairs(_views, _other_view, stacked=True, learnable=("temperature",)),
 )
 def nt_xent_loss(
     view1: Tensor,
@@ -145,8 +174,7 @@ def nt_xent_loss(
         tensor(0.5514)
     """
     count = view1.shape[0]
-    both = torch.cat((unit(view1), unit(view2)))
-    scores = _divided(both @ both.mT, temperature)
+    scores = _views(view1, view2, temperature=temperature).scores()
     place = torch.arange(count, device=scores.device).repeat(2)
     left_out = place.unsqueeze(1) == place  # the view itself, and its partner
     if sample_weight is not None:

@@ -1,6 +1,7 @@
 """SigLIP: every image with every text, each pair a yes or no of its own."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,23 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
+from lossmith.engines.matched import Sigmoid
+from lossmith.engines.pairs import Pairs, Sides
+
+
+def _image_and_text(
+    image: Tensor, text: Tensor, *, temperature: float | Tensor, bias: float | Tensor, **_: Any
+) -> Sides:
+    for name, value in (("temperature", temperature), ("bias", bias)):
+        if isinstance(value, Tensor) and value.numel() != 1:
+            fail(name, "be a number or have one element", value)
+    return Sides(unit(image), unit(text), temperature, bias)
+
+
+def _own_text(image: Tensor, text: Tensor, *, sample_weight: Tensor | None, **_: Any) -> Sigmoid:
+    place = torch.arange(len(image), device=image.device)
+    absent = None if sample_weight is None else sample_weight == 0
+    return Sigmoid(place, absent, image.dtype)
 
 
 @loss(
@@ -29,7 +47,8 @@ from lossmith.core.signature import Signature
         use_when="matched pairs, in batches too small or too scattered for a softmax over them",
         avoid_when="temperature and bias are held fixed at values that were not tuned",
         source="Zhai, Mustafa, Kolesnikov and Beyer 2023, arXiv:2303.15343",
-    )
+    ),
+    engine=Pairs(_image_and_text, _own_text, learnable=("temperature", "bias")),
 )
 def siglip_loss(
     image: Tensor,
@@ -67,10 +86,7 @@ def siglip_loss(
         >>> lm.siglip_loss(image, text, temperature=1.0, bias=0.0, reduction="none")
         tensor([1.3507, 1.0642])
     """
-    for name, value in (("temperature", temperature), ("bias", bias)):
-        if isinstance(value, Tensor) and value.numel() != 1:
-            fail(name, "be a number or have one element", value)
-    scores = unit(image) @ unit(text).mT / temperature + bias
+    scores = _image_and_text(image, text, temperature=temperature, bias=bias).scores()
     sign = 1.0 - 2.0 * torch.eye(scores.shape[0], dtype=scores.dtype, device=scores.device)
     costs = softplus(sign * scores)
     if sample_weight is not None:

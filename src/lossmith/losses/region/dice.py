@@ -8,30 +8,12 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
-from lossmith.losses.region.overlap import (
-    BY_CLASS,
-    BY_MASK,
-    Pixels,
-    class_pixels,
-    mask_pixels,
-    over_classes,
-    overlap,
-    share,
-)
+from lossmith.engines.statistics import REGIONS
+from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
+from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
 FORMULA = r"1 - \frac{2 \sum_i p_i t_i + s}{\sum_i p_i + \sum_i t_i + s}"
 SOURCE = "Milletari 2016, arXiv:1606.04797"
-
-
-def _dice(pixels: Pixels, smooth: float, squared: bool) -> Tensor:
-    hit, false_alarm, miss = overlap(pixels)
-    wrong = false_alarm + miss
-    if squared:  # sum p^2 + sum t^2 = 2 sum p t + sum (p - t)^2
-        inside, outside, mask = pixels
-        # |p - t|; the complements hold the digits where p and t are near 1
-        gap = torch.where(mask > 0.5, outside - (1 - mask), inside - mask)
-        wrong = gap.square().sum(-1)
-    return share(wrong, 2 * hit, smooth)
 
 
 @loss(
@@ -46,11 +28,16 @@ def _dice(pixels: Pixels, smooth: float, squared: bool) -> Tensor:
             "weight": Vector(within=NONNEGATIVE),
             "include_background": FLAG,
             "ignore_index": Whole(),
+            "batch": FLAG,
         },
         variants=(
             {"smooth": 0.0, "ignore_index": 1},
             {"smooth": 1e-5, "squared": True},
-            {"include_background": False, "weight": torch.tensor([1.0, 0.5, 0.0, 2.0])},
+            {
+                "include_background": False,
+                "weight": torch.tensor([1.0, 0.5, 0.0, 2.0]),
+                "batch": True,
+            },
         ),
         elicits="region of largest overlap",
         link="softmax",
@@ -58,7 +45,8 @@ def _dice(pixels: Pixels, smooth: float, squared: bool) -> Tensor:
         use_when="regions are small against the image and overlap is what is scored",
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def dice_loss(
     input: Tensor,
@@ -69,6 +57,7 @@ def dice_loss(
     weight: Tensor | None = None,
     include_background: bool = True,
     ignore_index: int = -100,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -87,11 +76,14 @@ def dice_loss(
         weight: Factor of each class in the mean over classes, ``(C)``, ``>= 0``.
         include_background: Whether class 0 counts in the mean over classes.
         ignore_index: Positions of a label map with this value count nowhere; any integer.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If shapes do not fit, there is one class only, a label is outside [0, C-1], a
@@ -104,8 +96,11 @@ def dice_loss(
         >>> lm.dice_loss(logits, torch.tensor([[0, 1]]), smooth=0.0)
         tensor(0.2667)
     """
-    value = _dice(class_pixels(input, target, ignore_index), smooth, squared)
-    return over_classes(value, weight, include_background)
+    sums = RegionStatistics.from_logits(
+        input, target, ignore_index=ignore_index, squared=squared, batch=batch
+    )
+    value = sums.dice_loss(smooth=smooth, squared=squared)
+    return over_classes(value, weight, include_background, batch=batch)
 
 
 class DiceLoss(Loss):
@@ -116,6 +111,7 @@ class DiceLoss(Loss):
     weight: Tensor | None = None
     include_background: bool = True
     ignore_index: int = -100
+    batch: bool = False
     function = staticmethod(dice_loss)
 
 
@@ -125,15 +121,16 @@ class DiceLoss(Loss):
         coupling="statistics",
         formula=FORMULA,
         signatures=BY_MASK,
-        options={"smooth": NONNEGATIVE, "squared": FLAG},
-        variants=({"smooth": 0.0}, {"smooth": 1e-5, "squared": True}),
+        options={"smooth": NONNEGATIVE, "squared": FLAG, "batch": FLAG},
+        variants=({"smooth": 0.0}, {"smooth": 1e-5, "squared": True, "batch": True}),
         elicits="region of largest overlap",
         link="logit",
         aliases=("binary_dice", "sigmoid_dice"),
         use_when="one mask per sample, small against the image, scored by overlap",
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def binary_dice_loss(
     input: Tensor,
@@ -141,6 +138,7 @@ def binary_dice_loss(
     *,
     smooth: float = 1.0,
     squared: bool = False,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -156,11 +154,14 @@ def binary_dice_loss(
         smooth: Added to numerator and denominator, ``>= 0``, in positions. With 0 an empty mask
             has loss 1 and no gradient, however much is predicted.
         squared: Sum squares of probabilities and masks in the denominator.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If the shapes differ, a target is outside [0, 1], ``smooth < 0``, or
@@ -173,7 +174,9 @@ def binary_dice_loss(
         >>> lm.binary_dice_loss(logits, torch.tensor([[1, 0, 0]]), smooth=0.0)
         tensor(0.5000)
     """
-    return _dice(mask_pixels(input, target), smooth, squared)
+    sums = RegionStatistics.from_mask_logits(input, target, squared=squared, batch=batch)
+    value = sums.dice_loss(smooth=smooth, squared=squared)
+    return over_classes(value, batch=batch)
 
 
 class BinaryDiceLoss(Loss):
@@ -181,4 +184,5 @@ class BinaryDiceLoss(Loss):
 
     smooth: float = 1.0
     squared: bool = False
+    batch: bool = False
     function = staticmethod(binary_dice_loss)

@@ -8,16 +8,9 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, POSITIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
-from lossmith.losses.region.overlap import (
-    BY_CLASS,
-    BY_MASK,
-    Overlap,
-    class_pixels,
-    mask_pixels,
-    over_classes,
-    overlap,
-    share,
-)
+from lossmith.engines.statistics import REGIONS
+from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
+from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
 FORMULA = (
     r"\left(1 - \frac{\sum_i p_i t_i + s}"
@@ -25,12 +18,6 @@ FORMULA = (
     r"\right)^{1/\gamma}"
 )
 SOURCE = "Abraham 2018, arXiv:1810.07842"
-
-
-def _focal(sums: Overlap, alpha: float, beta: float, gamma: float, smooth: float) -> Tensor:
-    value = share(alpha * sums.false_alarm + beta * sums.miss, sums.hit, smooth)
-    perfect = value == 0  # the root is infinitely steep there: no pull instead
-    return torch.where(perfect, 0.0, torch.where(perfect, 1.0, value).pow(1 / gamma))
 
 
 @loss(
@@ -47,6 +34,7 @@ def _focal(sums: Overlap, alpha: float, beta: float, gamma: float, smooth: float
             "weight": Vector(within=NONNEGATIVE),
             "include_background": FLAG,
             "ignore_index": Whole(),
+            "batch": FLAG,
         },
         variants=(
             {"alpha": 0.5, "beta": 0.5, "gamma": 0.75, "smooth": 0.0, "ignore_index": 1},
@@ -57,6 +45,7 @@ def _focal(sums: Overlap, alpha: float, beta: float, gamma: float, smooth: float
                 "smooth": 1e-5,
                 "include_background": False,
                 "weight": torch.tensor([1.0, 0.5, 0.0, 2.0]),
+                "batch": True,
             },
         ),
         elicits="region of largest weighted overlap",
@@ -65,7 +54,8 @@ def _focal(sums: Overlap, alpha: float, beta: float, gamma: float, smooth: float
         use_when="small regions, some of them hard, and misses cost more than false alarms",
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def focal_tversky_loss(
     input: Tensor,
@@ -78,6 +68,7 @@ def focal_tversky_loss(
     weight: Tensor | None = None,
     include_background: bool = True,
     ignore_index: int = -100,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -99,11 +90,14 @@ def focal_tversky_loss(
         weight: Factor of each class in the mean over classes, ``(C)``, ``>= 0``.
         include_background: Whether class 0 counts in the mean over classes.
         ignore_index: Positions of a label map with this value count nowhere; any integer.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If shapes do not fit, there is one class only, a label is outside [0, C-1], a
@@ -116,9 +110,9 @@ def focal_tversky_loss(
         >>> lm.focal_tversky_loss(logits, torch.tensor([[0, 1]]), gamma=2.0, smooth=0.0)
         tensor(0.5014)
     """
-    sums = overlap(class_pixels(input, target, ignore_index))
-    value = _focal(sums, alpha, beta, gamma, smooth)
-    return over_classes(value, weight, include_background)
+    sums = RegionStatistics.from_logits(input, target, ignore_index=ignore_index, batch=batch)
+    value = sums.focal_tversky_loss(alpha=alpha, beta=beta, gamma=gamma, smooth=smooth)
+    return over_classes(value, weight, include_background, batch=batch)
 
 
 class FocalTverskyLoss(Loss):
@@ -131,6 +125,7 @@ class FocalTverskyLoss(Loss):
     weight: Tensor | None = None
     include_background: bool = True
     ignore_index: int = -100
+    batch: bool = False
     function = staticmethod(focal_tversky_loss)
 
 
@@ -140,10 +135,16 @@ class FocalTverskyLoss(Loss):
         coupling="statistics",
         formula=FORMULA,
         signatures=BY_MASK,
-        options={"alpha": POSITIVE, "beta": POSITIVE, "gamma": POSITIVE, "smooth": NONNEGATIVE},
+        options={
+            "alpha": POSITIVE,
+            "beta": POSITIVE,
+            "gamma": POSITIVE,
+            "smooth": NONNEGATIVE,
+            "batch": FLAG,
+        },
         variants=(
             {"alpha": 0.5, "beta": 0.5, "gamma": 0.75, "smooth": 0.0},
-            {"alpha": 2.0, "beta": 0.1, "gamma": 3.0, "smooth": 1e-5},
+            {"alpha": 2.0, "beta": 0.1, "gamma": 3.0, "smooth": 1e-5, "batch": True},
         ),
         elicits="region of largest weighted overlap",
         link="logit",
@@ -151,7 +152,8 @@ class FocalTverskyLoss(Loss):
         use_when="one small mask per sample, some hard, and misses cost more than false alarms",
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def binary_focal_tversky_loss(
     input: Tensor,
@@ -161,6 +163,7 @@ def binary_focal_tversky_loss(
     beta: float = 0.7,
     gamma: float = 4 / 3,
     smooth: float = 1.0,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -178,11 +181,14 @@ def binary_focal_tversky_loss(
         gamma: The exponent is 1/gamma, ``> 0``; 1 is the Tversky loss.
         smooth: Added to numerator and denominator, ``>= 0``, in positions. With 0 an empty mask
             has loss 1 and no gradient, however much is predicted.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If the shapes differ, a target is outside [0, 1], or an option is out of range.
@@ -195,7 +201,9 @@ def binary_focal_tversky_loss(
         >>> lm.binary_focal_tversky_loss(logits, target, gamma=2.0, smooth=0.0)
         tensor(0.7071)
     """
-    return _focal(overlap(mask_pixels(input, target)), alpha, beta, gamma, smooth)
+    sums = RegionStatistics.from_mask_logits(input, target, batch=batch)
+    value = sums.focal_tversky_loss(alpha=alpha, beta=beta, gamma=gamma, smooth=smooth)
+    return over_classes(value, batch=batch)
 
 
 class BinaryFocalTverskyLoss(Loss):
@@ -205,4 +213,5 @@ class BinaryFocalTverskyLoss(Loss):
     beta: float = 0.7
     gamma: float = 4 / 3
     smooth: float = 1.0
+    batch: bool = False
     function = staticmethod(binary_focal_tversky_loss)

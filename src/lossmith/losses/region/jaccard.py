@@ -8,15 +8,9 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
-from lossmith.losses.region.overlap import (
-    BY_CLASS,
-    BY_MASK,
-    class_pixels,
-    mask_pixels,
-    over_classes,
-    overlap,
-    share,
-)
+from lossmith.engines.statistics import REGIONS
+from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
+from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
 FORMULA = r"1 - \frac{\sum_i p_i t_i + s}{\sum_i (p_i + t_i - p_i t_i) + s}"
 SOURCE = "Rahman 2016, doi:10.1007/978-3-319-50835-1_22"
@@ -33,6 +27,7 @@ SOURCE = "Rahman 2016, doi:10.1007/978-3-319-50835-1_22"
             "weight": Vector(within=NONNEGATIVE),
             "include_background": FLAG,
             "ignore_index": Whole(),
+            "batch": FLAG,
         },
         variants=(
             {"smooth": 0.0, "ignore_index": 1},
@@ -40,6 +35,7 @@ SOURCE = "Rahman 2016, doi:10.1007/978-3-319-50835-1_22"
                 "smooth": 1e-5,
                 "include_background": False,
                 "weight": torch.tensor([1.0, 0.5, 0.0, 2.0]),
+                "batch": True,
             },
         ),
         elicits="region of largest overlap",
@@ -48,7 +44,8 @@ SOURCE = "Rahman 2016, doi:10.1007/978-3-319-50835-1_22"
         use_when="the score is intersection over union (IoU)",
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def jaccard_loss(
     input: Tensor,
@@ -58,6 +55,7 @@ def jaccard_loss(
     weight: Tensor | None = None,
     include_background: bool = True,
     ignore_index: int = -100,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -75,11 +73,14 @@ def jaccard_loss(
         weight: Factor of each class in the mean over classes, ``(C)``, ``>= 0``.
         include_background: Whether class 0 counts in the mean over classes.
         ignore_index: Positions of a label map with this value count nowhere; any integer.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If shapes do not fit, there is one class only, a label is outside [0, C-1], a
@@ -92,8 +93,9 @@ def jaccard_loss(
         >>> lm.jaccard_loss(logits, torch.tensor([[0, 1]]), smooth=0.0)
         tensor(0.4167)
     """
-    hit, false_alarm, miss = overlap(class_pixels(input, target, ignore_index))
-    return over_classes(share(false_alarm + miss, hit, smooth), weight, include_background)
+    sums = RegionStatistics.from_logits(input, target, ignore_index=ignore_index, batch=batch)
+    value = sums.tversky_loss(alpha=1.0, beta=1.0, smooth=smooth)
+    return over_classes(value, weight, include_background, batch=batch)
 
 
 class JaccardLoss(Loss):
@@ -103,6 +105,7 @@ class JaccardLoss(Loss):
     weight: Tensor | None = None
     include_background: bool = True
     ignore_index: int = -100
+    batch: bool = False
     function = staticmethod(jaccard_loss)
 
 
@@ -112,21 +115,23 @@ class JaccardLoss(Loss):
         coupling="statistics",
         formula=FORMULA,
         signatures=BY_MASK,
-        options={"smooth": NONNEGATIVE},
-        variants=({"smooth": 0.0}, {"smooth": 1e-5}),
+        options={"smooth": NONNEGATIVE, "batch": FLAG},
+        variants=({"smooth": 0.0}, {"smooth": 1e-5, "batch": True}),
         elicits="region of largest overlap",
         link="logit",
         aliases=("binary_jaccard", "binary_iou"),
         use_when="one mask per sample, scored by intersection over union (IoU)",
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def binary_jaccard_loss(
     input: Tensor,
     target: Tensor,
     *,
     smooth: float = 1.0,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -141,11 +146,14 @@ def binary_jaccard_loss(
         target: Masks in [0, 1], ``(N, *)``, same shape as ``input``, any real dtype or bool.
         smooth: Added to intersection and union, ``>= 0``, in positions. With 0 an empty mask has
             loss 1 and no gradient, however much is predicted.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If the shapes differ, a target is outside [0, 1], or an option is out of range.
@@ -157,12 +165,14 @@ def binary_jaccard_loss(
         >>> lm.binary_jaccard_loss(logits, torch.tensor([[1, 0, 0]]), smooth=0.0)
         tensor(0.6667)
     """
-    hit, false_alarm, miss = overlap(mask_pixels(input, target))
-    return share(false_alarm + miss, hit, smooth)
+    sums = RegionStatistics.from_mask_logits(input, target, batch=batch)
+    value = sums.tversky_loss(alpha=1.0, beta=1.0, smooth=smooth)
+    return over_classes(value, batch=batch)
 
 
 class BinaryJaccardLoss(Loss):
     """Module form of :func:`binary_jaccard_loss`."""
 
     smooth: float = 1.0
+    batch: bool = False
     function = staticmethod(binary_jaccard_loss)

@@ -1,4 +1,4 @@
-"""Predictions against masks: the sums over positions that region losses are functions of.
+"""Predictions against masks, position by position, and what is made of them in one place.
 
 Nothing here subtracts sums. ``1 - 2 I / (P + T)`` loses its digits as the overlap becomes good;
 the same number as wrong / (wrong + right) does not.
@@ -12,55 +12,67 @@ import torch
 from torch import Tensor
 
 from lossmith.core.checks import fail
-from lossmith.core.domain import CLASS, REAL, UNIT
-from lossmith.core.signature import Signature
+from lossmith.core.domain import LABEL_MAP, REAL, UNIT
+from lossmith.core.numerics import (
+    accurate_log_softmax,
+    class_margin,
+    faded,
+    softplus_sides,
+    times,
+)
+from lossmith.core.signature import HALF, Signature
+from lossmith.engines.statistics import positions
 
-SOFT_MASK = replace(UNIT, floating=None)
+SOFT_MASK = replace(UNIT, floating=None, as_is=True)
+EACH, ALL = {"batch": False}, {"batch": True}
 
 BY_CLASS = (
-    Signature(input=REAL("N C *"), target=CLASS("N *"), out="N"),
-    Signature(input=REAL("N C *"), target=UNIT("N C *"), out="N"),
+    Signature(input=REAL("N C *"), target=LABEL_MAP("N *"), out="N", when=EACH),
+    Signature(input=REAL("N C *"), target=UNIT("N C *"), out="N", when=EACH),
+    Signature(input=REAL("N C *"), target=LABEL_MAP("N *"), out="", when=ALL),
+    Signature(input=REAL("N C *"), target=UNIT("N C *"), out="", when=ALL),
 )
-BY_MASK = (Signature(input=REAL("N *"), target=SOFT_MASK("N *"), out="N"),)
+BY_MASK = (
+    Signature(input=REAL("N *"), target=SOFT_MASK("N *"), out="N", when=EACH),
+    Signature(input=REAL("N *"), target=SOFT_MASK("N *"), out="", when=ALL),
+)
 
 
 class Pixels(NamedTuple):
-    """Positions along the last dimension; all three are 0 where a position is ignored.
+    """Positions along the last dimension; everything is 0 where a position is ignored.
 
     Attributes:
         inside: Probability p that the position belongs to the region.
         outside: 1 - p, with its own digits where p is close to 1; only right where t is not 0.
         mask: Target t in [0, 1].
+        number: Number of positions that count, in all or by sample, ``(N, 1)``.
+        cost: ``-t (1 - p)^gamma log p``, for a sigmoid with its like for ``1 - t``; or None.
     """
 
     inside: Tensor
     outside: Tensor
     mask: Tensor
+    number: Tensor | int
+    cost: Tensor | None = None
 
 
-class Overlap(NamedTuple):
-    """Soft counts of positions.
-
-    Attributes:
-        hit: Sum of p t, the intersection.
-        false_alarm: Sum of p (1 - t).
-        miss: Sum of (1 - p) t.
-    """
-
-    hit: Tensor
-    false_alarm: Tensor
-    miss: Tensor
-
-
-def class_pixels(input: Tensor, target: Tensor, ignore_index: int) -> Pixels:
+def class_pixels(
+    input: Tensor, target: Tensor, ignore_index: int, gamma: float | None = None
+) -> Pixels:
     """Softmax over dimension 1; every member is ``(N, C, positions)``."""
     if input.shape[1] < 2:
         rule = "have two or more classes in dimension 1 (for one logit per position: binary_...)"
         fail("input", rule, input.shape[1])
-    logits = positions(input, 2)
+    logits = _wide(positions(input, 2))
     if target.is_floating_point():
-        inside = logits.softmax(1)
-        return Pixels(inside, _complement(inside), positions(target, 2))
+        inside, mask = logits.softmax(1), _wide(positions(target, 2))
+        outside = _complement(inside)
+        cost = None
+        if gamma is not None:
+            # an absent class may cost infinitely much
+            nll = torch.where(mask == 0, 0.0, -accurate_log_softmax(logits, dim=1))
+            cost = mask * _power(outside, gamma) * nll
+        return Pixels(inside, outside, mask, mask.shape[-1], cost)
     label = positions(target, 1).unsqueeze(1).long()
     present = label != ignore_index
     if label.device.type != "cpu":  # labels go unchecked there: one outside is NaN in its sample
@@ -68,29 +80,35 @@ def class_pixels(input: Tensor, target: Tensor, ignore_index: int) -> Pixels:
         logits = torch.where(outside, math.nan, logits)
         label = label.clamp(0, input.shape[1] - 1)
     label = torch.where(present, label, 0)
-    inside = torch.where(present, logits, 0.0).softmax(1)
+    logits = torch.where(present, logits, 0.0)
+    inside = logits.softmax(1)
     rest = inside.scatter(1, label, 0.0).sum(1, keepdim=True)  # 1 - p of the labelled class
+    cost = None
+    if gamma is not None:
+        margin = class_margin(logits, label.squeeze(1)).unsqueeze(1)
+        nll, odds = softplus_sides(margin)  # -log p and -log(1 - p)
+        nll = torch.where(present, faded(nll, margin.sigmoid(), odds, gamma), 0.0)
+        cost = torch.zeros_like(inside).scatter(1, label, nll)
     return Pixels(
         inside=torch.where(present, inside, 0.0),
         outside=torch.where(present, rest, 0.0).expand_as(inside),
         mask=torch.zeros_like(inside).scatter(1, label, present.to(inside.dtype)),
+        number=present.sum(-1).to(inside.dtype),
+        cost=cost,
     )
 
 
-def mask_pixels(input: Tensor, target: Tensor) -> Pixels:
-    """Sigmoid; every member is ``(N, positions)``."""
-    logits = positions(input, 1)
-    return Pixels(logits.sigmoid(), (-logits).sigmoid(), positions(target, 1))
-
-
-def overlap(pixels: Pixels) -> Overlap:
-    """Sum over the positions."""
-    inside, outside, mask = pixels
-    return Overlap(
-        hit=(inside * mask).sum(-1),
-        false_alarm=(inside * (1 - mask)).sum(-1),
-        miss=(outside * mask).sum(-1),
-    )
+def mask_pixels(input: Tensor, target: Tensor, gamma: float | None = None) -> Pixels:
+    """Sigmoid; every member is ``(N, 1, positions)``."""
+    logits = _wide(positions(input, 1).unsqueeze(1))
+    mask = _wide(positions(target, 1).unsqueeze(1)).to(logits.dtype)
+    inside, outside = logits.sigmoid(), (-logits).sigmoid()
+    cost = None
+    if gamma is not None:
+        against, toward = softplus_sides(logits)  # -log(1 - p) and -log p
+        cost = times(mask, faded(toward, outside, against, gamma))
+        cost = cost + times(1 - mask, faded(against, inside, toward, gamma))
+    return Pixels(inside, outside, mask, mask.shape[-1], cost)
 
 
 def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
@@ -109,18 +127,16 @@ def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
     return torch.where(mostly_wrong & ~nothing, 1.0, odds) / (1 + odds)
 
 
-def over_classes(value: Tensor, weight: Tensor | None, include_background: bool) -> Tensor:
-    """Mean over the classes, ``(N, C)`` to ``(N)``, with weights where they are given."""
-    factor = torch.ones_like(value[0:1]) if weight is None else weight.to(value).unsqueeze(0)
-    if not include_background:
-        value, factor = value[:, 1:], factor[:, 1:]
-    total = factor.sum()
-    return (value * factor).sum(1) / torch.where(total == 0, 1.0, total)
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
-def positions(tensor: Tensor, start: int) -> Tensor:
-    """All dimensions from ``start`` on as one; a new one if there are none."""
-    return tensor.flatten(start) if tensor.ndim > start else tensor.unsqueeze(-1)
+def _power(rest: Tensor, gamma: float) -> Tensor:
+    """``rest^gamma``, without its infinite slope at 0."""
+    if gamma == 0:
+        return torch.ones_like(rest)
+    certain = rest == 0
+    return torch.where(certain, 0.0, torch.where(certain, 1.0, rest).pow(gamma))
 
 
 def _complement(probability: Tensor) -> Tensor:

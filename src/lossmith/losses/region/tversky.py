@@ -8,15 +8,9 @@ from lossmith.core.domain import FLAG, NONNEGATIVE, POSITIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
-from lossmith.losses.region.overlap import (
-    BY_CLASS,
-    BY_MASK,
-    class_pixels,
-    mask_pixels,
-    over_classes,
-    overlap,
-    share,
-)
+from lossmith.engines.statistics import REGIONS
+from lossmith.losses.region.overlap import BY_CLASS, BY_MASK
+from lossmith.losses.region.statistics import RegionStatistics, over_classes
 
 FORMULA = (
     r"1 - \frac{\sum_i p_i t_i + s}"
@@ -38,6 +32,7 @@ SOURCE = "Salehi 2017, arXiv:1706.05721"
             "weight": Vector(within=NONNEGATIVE),
             "include_background": FLAG,
             "ignore_index": Whole(),
+            "batch": FLAG,
         },
         variants=(
             {"alpha": 0.5, "beta": 0.5, "smooth": 0.0, "ignore_index": 1},
@@ -47,6 +42,7 @@ SOURCE = "Salehi 2017, arXiv:1706.05721"
                 "smooth": 1e-5,
                 "include_background": False,
                 "weight": torch.tensor([1.0, 0.5, 0.0, 2.0]),
+                "batch": True,
             },
         ),
         elicits="region of largest weighted overlap",
@@ -55,7 +51,8 @@ SOURCE = "Salehi 2017, arXiv:1706.05721"
         use_when="regions are small and missing them costs more than false alarms",
         avoid_when="probabilities have to be calibrated, or many images lack the region",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def tversky_loss(
     input: Tensor,
@@ -67,6 +64,7 @@ def tversky_loss(
     weight: Tensor | None = None,
     include_background: bool = True,
     ignore_index: int = -100,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -87,11 +85,14 @@ def tversky_loss(
         weight: Factor of each class in the mean over classes, ``(C)``, ``>= 0``.
         include_background: Whether class 0 counts in the mean over classes.
         ignore_index: Positions of a label map with this value count nowhere; any integer.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If shapes do not fit, there is one class only, a label is outside [0, C-1], a
@@ -104,9 +105,9 @@ def tversky_loss(
         >>> lm.tversky_loss(logits, torch.tensor([[0, 1]]), smooth=0.0)
         tensor(0.2711)
     """
-    hit, false_alarm, miss = overlap(class_pixels(input, target, ignore_index))
-    value = share(alpha * false_alarm + beta * miss, hit, smooth)
-    return over_classes(value, weight, include_background)
+    sums = RegionStatistics.from_logits(input, target, ignore_index=ignore_index, batch=batch)
+    value = sums.tversky_loss(alpha=alpha, beta=beta, smooth=smooth)
+    return over_classes(value, weight, include_background, batch=batch)
 
 
 class TverskyLoss(Loss):
@@ -118,6 +119,7 @@ class TverskyLoss(Loss):
     weight: Tensor | None = None
     include_background: bool = True
     ignore_index: int = -100
+    batch: bool = False
     function = staticmethod(tversky_loss)
 
 
@@ -127,10 +129,10 @@ class TverskyLoss(Loss):
         coupling="statistics",
         formula=FORMULA,
         signatures=BY_MASK,
-        options={"alpha": POSITIVE, "beta": POSITIVE, "smooth": NONNEGATIVE},
+        options={"alpha": POSITIVE, "beta": POSITIVE, "smooth": NONNEGATIVE, "batch": FLAG},
         variants=(
             {"alpha": 0.5, "beta": 0.5, "smooth": 0.0},
-            {"alpha": 2.0, "beta": 0.1, "smooth": 1e-5},
+            {"alpha": 2.0, "beta": 0.1, "smooth": 1e-5, "batch": True},
         ),
         elicits="region of largest weighted overlap",
         link="logit",
@@ -138,7 +140,8 @@ class TverskyLoss(Loss):
         use_when="one small mask per sample, and missing it costs more than false alarms",
         avoid_when="probabilities have to be calibrated, or many masks are empty",
         source=SOURCE,
-    )
+    ),
+    engine=REGIONS,
 )
 def binary_tversky_loss(
     input: Tensor,
@@ -147,6 +150,7 @@ def binary_tversky_loss(
     alpha: float = 0.3,
     beta: float = 0.7,
     smooth: float = 1.0,
+    batch: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -163,11 +167,14 @@ def binary_tversky_loss(
         beta: Price of a miss, ``> 0``.
         smooth: Added to numerator and denominator, ``>= 0``, in positions. With 0 an empty mask
             has loss 1 and no gradient, however much is predicted.
-        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
+        batch: Whether the sums run over all samples of the batch together, as over one.
+        sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent. With
+            ``batch`` one number, ``()``.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
     Returns:
-        Scalar, or ``(N)`` for ``reduction="none"``, in [0, 1]; dtype of ``input``.
+        Scalar, or ``(N)`` for ``reduction="none"`` without ``batch``, in [0, 1]; in the dtype of
+        ``input``.
 
     Raises:
         ValueError: If the shapes differ, a target is outside [0, 1], or an option is out of range.
@@ -180,8 +187,9 @@ def binary_tversky_loss(
         >>> lm.binary_tversky_loss(logits, target, alpha=1.0, beta=2.0, smooth=0.0)
         tensor(0.7500)
     """
-    hit, false_alarm, miss = overlap(mask_pixels(input, target))
-    return share(alpha * false_alarm + beta * miss, hit, smooth)
+    sums = RegionStatistics.from_mask_logits(input, target, batch=batch)
+    value = sums.tversky_loss(alpha=alpha, beta=beta, smooth=smooth)
+    return over_classes(value, batch=batch)
 
 
 class BinaryTverskyLoss(Loss):
@@ -190,4 +198,5 @@ class BinaryTverskyLoss(Loss):
     alpha: float = 0.3
     beta: float = 0.7
     smooth: float = 1.0
+    batch: bool = False
     function = staticmethod(binary_tversky_loss)

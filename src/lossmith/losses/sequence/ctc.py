@@ -4,6 +4,7 @@ The forward recursion runs in the log semiring and in float64, where a finite lo
 for log 0: with -inf, differences of two impossible paths would be NaN.
 """
 
+import functools
 import math
 from typing import Any, cast
 
@@ -12,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, fail_type, require_all, require_range
+from lossmith.core.checks import fail, fail_type, require_range
 from lossmith.core.domain import FLAG, LOG_PROBABILITIES, REAL, Whole
-from lossmith.core.loss import loss
+from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
-from lossmith.core.sequences import TOKENS, Lengths
+from lossmith.core.sequences import TOKENS, Lengths, checked_symbols
 from lossmith.core.signature import Signature
+from lossmith.engines.ctc import Batch, one_pass_ctc
 from lossmith.engines.eligible import eager
 
 IMPOSSIBLE = (
@@ -58,26 +60,21 @@ def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any)
     return scores, targets, *given
 
 
-def _checked(targets: Tensor, lengths: Tensor, classes: int, blank: int) -> Tensor:
-    """Targets with 0 behind their ends; refuses symbols that do not exist, and blanks."""
-    if not 0 <= blank < classes:
-        fail("blank", f"be a class index in [0, {classes - 1}]", blank)
-    place = torch.arange(targets.shape[-1], device=targets.device)
-    inside = place < lengths.unsqueeze(-1)
-    present = torch.where(inside, targets, 0)
-    top = classes - 1
-    require_range("targets", f"be a class index in [0, {top}]", present, 0, top)
-    rule = f"differ from the blank {blank}"
-    require_all("targets", rule, (present != blank) | ~inside, present)
-    return present
-
-
-def _forward(
-    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int
+def _plain(
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    *,
+    blank: int,
+    logits: bool,
 ) -> Tensor:
     """Negative log-likelihood ``(N)`` by Eqs. (6) to (8) of the paper."""
-    steps, batch, _ = log_probs.shape
-    emit = log_probs.double().clamp(min=IMPOSSIBLE)
+    steps, batch, _ = scores.shape
+    outside = torch.arange(steps, device=scores.device).unsqueeze(1) >= input_lengths
+    scores = torch.where(outside.unsqueeze(2), 0.0, scores.double())
+    log_probs = torch.log_softmax(scores, 2) if logits else scores
+    emit = log_probs.clamp(min=IMPOSSIBLE)
     # b l1 b l2 b ...: blanks around every symbol
     path = torch.stack([torch.full_like(targets, blank), targets], -1).flatten(1)
     path = F.pad(path, (0, 1), value=blank)
@@ -103,78 +100,74 @@ def _forward(
     return -torch.stack([last_blank, last_symbol]).logsumexp(0)
 
 
-class _OnePass(torch.autograd.Function):
-    """torch's kernel with the true gradient, and the recursion above for higher derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, log_probs: Tensor, *rest: Any) -> Tensor:
-        targets, input_lengths, target_lengths, blank = rest
-        lengths = input_lengths.tolist(), target_lengths.tolist()
-        value, alpha = torch._ctc_loss(log_probs, targets, *lengths, blank, False)
-        ctx.save_for_backward(log_probs, targets, input_lengths, target_lengths, value, alpha)
-        ctx.blank, ctx.lengths = blank, lengths
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        log_probs, targets, input_lengths, target_lengths, value, alpha = ctx.saved_tensors
-        (grad,) = grads
-        nothing = (None,) * 4
-        if torch.is_grad_enabled():  # create_graph
-            plain = _forward(log_probs, targets, input_lengths, target_lengths, ctx.blank)
-            return torch.autograd.grad(plain, log_probs, grad, create_graph=True)[0], *nothing
-        kernel = torch.ops.aten._ctc_loss_backward
-        pull = kernel(grad, log_probs, targets, *ctx.lengths, value, alpha, ctx.blank, False)
-        # torch's gradient is that of the logits: it contains softmax, which is taken out again,
-        # in place, since fresh megabytes cost more than the arithmetic on them
-        steps = torch.arange(len(log_probs), device=log_probs.device).unsqueeze(1)
-        outside = (steps >= input_lengths).unsqueeze(2)
-        share = log_probs.exp().mul_(grad.unsqueeze(1)).masked_fill_(outside, 0.0)
-        return pull.sub_(share), *nothing
-
-
-def _fast(log_probs: Tensor, blank: int, *rest: Tensor) -> Tensor | None:
-    """The kernel of torch where it serves: eager CPU tensors with every loss finite."""
-    targets, input_lengths, target_lengths = rest
-    if not log_probs.is_cpu or not eager(log_probs):
-        return None
-    # an empty batch is refused by the kernel, an impossible symbol has a NaN gradient there
-    if not (log_probs.numel() and targets.numel()):
-        return None
-    if not all(math.isfinite(end.item()) for end in torch.aminmax(log_probs.detach())):
-        return None
-    targets = _checked(targets, target_lengths, log_probs.shape[2], blank)
-    value = _OnePass.apply(log_probs.double(), targets, input_lengths, target_lengths, blank)
-    # an impossible alignment has a NaN gradient in the kernel
-    return value if torch.isfinite(value.detach()).all() else None
-
-
-def _terms(value: Tensor, target_lengths: Tensor, zero_infinity: bool, like: Tensor) -> Terms:
-    """Infinite losses, and torch's mean: of the losses per symbol."""
-    infinite = value >= -IMPOSSIBLE / 2
-    bounded = torch.where(infinite, 0.0 if zero_infinity else torch.inf, value).to(like.dtype)
-    return Terms(bounded, mean_of=bounded / target_lengths.clamp(min=1).to(like.dtype))
+def _bounded(value: Tensor, zero_infinity: bool) -> Tensor:
+    """Without gradient where no alignment fits."""
+    return torch.where(value >= -IMPOSSIBLE / 2, 0.0 if zero_infinity else math.inf, value)
 
 
 def _ctc(
-    log_probs: Tensor,
+    scores: Tensor,
     targets: Tensor,
     input_lengths: Tensor,
     target_lengths: Tensor,
     blank: int,
     zero_infinity: bool,
+    logits: bool,
 ) -> Terms:
-    alone = log_probs.ndim == 2
+    alone = scores.ndim == 2
+    lengths = input_lengths, target_lengths
     if alone:
-        log_probs, targets = log_probs.unsqueeze(1), targets.unsqueeze(0)
-        input_lengths, target_lengths = input_lengths.unsqueeze(0), target_lengths.unsqueeze(0)
-    value = _fast(log_probs, blank, targets, input_lengths, target_lengths)
+        scores, targets = scores.unsqueeze(1), targets.unsqueeze(0)
+        lengths = input_lengths.unsqueeze(0), target_lengths.unsqueeze(0)
+    present = checked_symbols(targets, lengths[1], scores.shape[2], blank)
+    plain = functools.partial(_plain, blank=blank, logits=logits)
+    value = one_pass_ctc(Batch(scores, present, *lengths, blank, logits), plain)
     if value is None:
-        present = _checked(targets, target_lengths, log_probs.shape[2], blank)
-        value = _forward(log_probs, present, input_lengths, target_lengths, blank)
-    if alone:
-        value, target_lengths = value.squeeze(0), target_lengths.squeeze(0)
-    return _terms(value, target_lengths, zero_infinity, log_probs)
+        value = plain(scores, present, *lengths)
+    value = _bounded(value.squeeze(0) if alone else value, zero_infinity).to(scores.dtype)
+    # torch's mean: of the losses per symbol
+    return Terms(value, mean_of=value / target_lengths.clamp(min=1).to(scores.dtype))
+
+
+def _native(
+    scores: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor,
+    target_lengths: Tensor,
+    reduction: int,
+    *,
+    blank: int = 0,
+    zero_infinity: bool = False,
+    logits: bool = False,
+) -> Tensor | None:
+    """Checks, losses, reduction and gradient with few kernels, for the common case."""
+    if scores.ndim == 2 or not eager(scores) or not scores.is_cpu:
+        return None
+    classes, places = scores.shape[2], targets.shape[1]
+    steps, counts = input_lengths.tolist(), target_lengths.tolist()
+    if not counts or min(steps + counts) < 0 or max(steps) > len(scores) or max(counts) > places:
+        return None
+    # a harmless symbol behind the ends: of a blank at an end of the range, one look tells all
+    low, high = (1, classes - 1) if blank == 0 else (0, classes - 2)
+    if min(counts) < places:
+        outside = torch.arange(places) >= target_lengths.unsqueeze(1)
+        targets = targets.masked_fill(outside, low)
+    least, most = (end.item() for end in torch.aminmax(targets))
+    if not (blank in (0, classes - 1) and low <= least and most <= high):
+        return None
+    factor = None
+    if reduction != NATIVE_REDUCTION["none"]:
+        mean = reduction == NATIVE_REDUCTION["mean"]
+        numbers = [1 / (max(count, 1) * len(counts)) if mean else 1.0 for count in counts]
+        factor = torch.tensor(numbers, dtype=torch.float64)
+
+    def plain(*tensors: Tensor) -> Tensor:
+        value = _bounded(_plain(*tensors, blank=blank, logits=logits), zero_infinity)
+        return value if factor is None else value.dot(factor)
+
+    batch = Batch(scores, targets, input_lengths, target_lengths, blank, logits)
+    value = one_pass_ctc(batch, plain, factor=factor, zero_infinity=zero_infinity)
+    return value if value is None else value.to(scores.dtype)
 
 
 @loss(
@@ -207,6 +200,8 @@ def _ctc(
         avoid_when="the alignment is known, or labels may be longer than the input",
         source=SOURCE,
     ),
+    native=_native,
+    native_checks=True,
     arrange=_arrange,
 )
 def ctc_loss(
@@ -253,7 +248,8 @@ def ctc_loss(
         >>> lm.ctc_loss(log_probs, symbols, torch.tensor([2]), one)  # 3 of 9 alignments
         tensor(1.0986)
     """
-    return _ctc(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
+    lengths = input_lengths, target_lengths
+    return _ctc(log_probs, targets, *lengths, blank, zero_infinity, logits=False)
 
 
 class CTCLoss(Loss):
@@ -294,6 +290,8 @@ class CTCLoss(Loss):
         avoid_when="the alignment is known, or labels may be longer than the input",
         source=SOURCE,
     ),
+    native=functools.partial(_native, logits=True),
+    native_checks=True,
     arrange=_arrange,
 )
 def ctc_with_logits_loss(
@@ -335,10 +333,8 @@ def ctc_with_logits_loss(
         >>> lm.ctc_with_logits_loss(torch.zeros(2, 1, 3), torch.tensor([[1]]), (2,), (1,))
         tensor(1.0986)
     """
-    log_probs = torch.log_softmax(input.double(), -1)
-    terms = _ctc(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)
-    mean_of = cast(Tensor, terms.mean_of)
-    return Terms(terms.loss.to(input.dtype), mean_of=mean_of.to(input.dtype))
+    lengths = input_lengths, target_lengths
+    return _ctc(input, targets, *lengths, blank, zero_infinity, logits=True)
 
 
 class CTCWithLogitsLoss(Loss):

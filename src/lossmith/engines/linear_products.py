@@ -1,0 +1,125 @@
+"""The products of a linear head: the logits, then their slopes with the weight and hidden states.
+
+Results are float32 or wider. A GPU multiplies half precision as it is and adds up in float32; other
+devices emulate that slowly, so the weight is widened there, a tile at a time.
+"""
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lossmith.core.signature import HALF
+
+# Bytes of the widened tile: it stays in the cache from its conversion to its product
+TILE = 1 << 23
+
+
+class Head(NamedTuple):
+    """A linear layer and what goes into it: ``(N, H)``, ``(C, H)`` and ``(C)``."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the logits."""
+        common = torch.promote_types(self.hidden.dtype, self.weight.dtype)
+        return torch.float32 if common in HALF else common
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the products take half precision as it is."""
+        half = self.hidden.dtype in HALF and self.hidden.dtype is self.weight.dtype
+        return half and self.hidden.device.type == "cuda"
+
+    @property
+    def sums(self) -> int:
+        """Bytes of the gradients of hidden states and weight while they are added up."""
+        return (self.hidden.numel() + self.weight.numel()) * self.dtype.itemsize
+
+    def plain(self) -> Tensor:
+        """All logits, in torch's own way."""
+        logits = F.linear(self.hidden.to(self.dtype), self.weight.to(self.dtype))
+        logits = logits.to(self.dtype)  # less under autocast
+        return logits if self.bias is None else logits + self.bias.to(self.dtype)
+
+    def logits(self, rows: slice, out: Tensor) -> Tensor:
+        """The logits of some rows, in ``out``."""
+        hidden = self.hidden[rows] if self.narrow else self.hidden[rows].to(self.dtype)
+        for columns, weight in self.tiles():
+            _multiply(hidden, weight.t(), out[:, columns])
+        return out if self.bias is None else out.add_(self.bias)
+
+    def tiles(self) -> Iterator[tuple[slice, Tensor]]:
+        """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""
+        weight, dtype = self.weight, self.dtype
+        if self.narrow or weight.dtype is dtype:
+            yield slice(None), weight
+            return
+        classes, size = weight.shape
+        step = max(1, TILE // (dtype.itemsize * max(1, size)))
+        tile = torch.empty(min(step, classes), size, dtype=dtype, device=weight.device)
+        for start in range(0, classes, step):
+            part = weight[start : start + step]
+            yield slice(start, start + step), tile[: len(part)].copy_(part)
+
+
+def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """Write ``left @ right`` to ``out``, or add it to what is there."""
+    if left.dtype is out.dtype:
+        torch.addmm(out, left, right, beta=int(add), out=out)
+    else:
+        torch.addmm(out, left, right, out_dtype=out.dtype, beta=int(add), out=out)
+
+
+class Sums:
+    """The gradients of one head, as the slopes of more and more rows are added.
+
+    Args:
+        head: The head.
+        wanted: What wants a gradient: 0 the hidden states, 1 the weight, 2 the bias.
+    """
+
+    def __init__(self, head: Head, wanted: Collection[int]) -> None:
+        self.head = head
+        like = head.weight.new_empty(0, dtype=head.dtype)
+        self.hidden = like.new_empty(head.hidden.shape) if 0 in wanted else None
+        self.weight = like.new_empty(head.weight.shape) if 1 in wanted else None
+        self._more = False  # whether the memory of the weight's holds numbers yet
+        # one number for all rows: in float32 a running sum over very many would lose digits
+        self.bias = like.new_zeros(len(head.weight), dtype=torch.float64) if 2 in wanted else None
+
+    def add(self, rows: slice, slope: Tensor, factor: Tensor) -> None:
+        """Take in ``factor_i slope_i``, the derivatives in the logits of some rows."""
+        column, more, self._more = factor.unsqueeze(1), self._more, True
+        if self.bias is not None:
+            self.bias += slope.t() @ factor
+        hidden, narrow = self.head.hidden[rows], self.head.narrow
+        if narrow:
+            slope = (slope * column).to(hidden.dtype)
+        else:
+            hidden = hidden * column
+        if self.hidden is not None:
+            out = self.hidden[rows]
+            for columns, weight in self.head.tiles():
+                _multiply(slope[:, columns], weight, out, add=bool(columns.start))
+            if not narrow:
+                out.mul_(column)
+        if self.weight is not None:
+            _multiply(slope.t(), hidden, self.weight, add=more)
+
+    def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
+        """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.
+
+        For float16 it stays wide: a mean may vanish in that range, until the backward pass brings
+        the factor that is meant to prevent it.
+        """
+        gradient, given = ((self.hidden, self.weight, self.bias)[kind], self.head[kind])
+        assert gradient is not None and given is not None  # it was wanted  # noqa: PT018
+        if not isinstance(scale, float) or scale != 1.0:
+            gradient.mul_(scale)
+        return gradient if given.dtype is torch.float16 else gradient.to(given.dtype)

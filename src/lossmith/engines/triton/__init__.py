@@ -1,0 +1,1 @@
+"""Kernels for GPUs; imported only where they run, since Triton is optional."""

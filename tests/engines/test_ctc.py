@@ -1,0 +1,170 @@
+"""CTC without a graph through the steps: both walks, torch's kernel, and when each serves."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import lossmith as lm
+from lossmith.core.loss import NATIVE_REDUCTION
+from lossmith.engines import alignments, ctc
+from lossmith.losses.sequence.ctc import _plain
+
+
+def ragged(seed: int = 0, steps: int = 21, classes: int = 5) -> tuple[torch.Tensor, ...]:
+    """Repeats, an empty target, one that does not fit, a sample of no steps, full lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = 3 * torch.randn(steps, 6, classes, generator=generator, dtype=torch.float64)
+    targets = torch.randint(1, classes, (6, 7), generator=generator)
+    targets[1] = 2
+    input_lengths = torch.tensor([steps, steps, 9, 5, 0, steps - 1])
+    target_lengths = torch.tensor([7, 7, 0, 7, 0, 3])
+    return scores, targets, input_lengths, target_lengths
+
+
+def by_plain(scores: torch.Tensor, *rest: torch.Tensor, logits: bool) -> tuple[torch.Tensor, ...]:
+    leaf = scores.detach().clone().requires_grad_()
+    value = _plain(leaf, *rest, blank=0, logits=logits)
+    infinite = value > 1e29
+    (gradient,) = torch.autograd.grad(torch.where(infinite, 0.0, value).sum(), leaf)
+    return torch.where(infinite, math.inf, value).detach(), gradient
+
+
+def dense(scores: torch.Tensor, value: torch.Tensor, *kept: torch.Tensor) -> torch.Tensor:
+    pull = ctc._pull_symbols if len(kept) == 2 else ctc._pull
+    return pull(torch.ones_like(value), (True,), (scores,), *kept)[0]
+
+
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("walk", ["multiplied", "in_logarithms"])
+def test_a_walk_equals_the_plain_function(logits: bool, walk: str, monkeypatch: Any) -> None:
+    if walk == "in_logarithms":
+        monkeypatch.setattr(ctc, "multiplied", lambda *a, **b: None)
+    else:
+        monkeypatch.setattr(ctc, "in_logarithms", None)
+    scores, *rest = ragged()
+    scores[9:, 2] = math.nan  # behind the end
+    value, *kept = ctc._by_walk(ctc.Batch(scores, *rest, 0, logits), True, None)
+    expected, gradient = by_plain(scores, *rest, logits=logits)
+    assert expected[3] == math.inf
+    torch.testing.assert_close(value, expected, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(dense(scores, value, *kept), gradient, rtol=1e-12, atol=1e-13)
+    assert kept[0][9:, 2].eq(0).all()
+
+
+def test_what_multiplication_would_lose_is_left_to_logarithms(monkeypatch: Any) -> None:
+    """Here the likeliest alignment starts 1e-308 times less likely than one that leads nowhere."""
+    generator = torch.Generator().manual_seed(10)
+    grades = torch.randint(0, 3, (9, 1, 4), generator=generator).double()
+    size = torch.randint(150, 400, (1,), generator=generator)
+    emit = -grades * size - torch.rand(9, 1, 4, generator=generator, dtype=torch.float64)
+    lengths = torch.tensor([9]), torch.tensor([3])
+    given = emit, torch.ones(1, 3, dtype=torch.bool), *lengths
+    assert alignments.multiplied(*given, posterior=True) is None
+    batch = ctc.Batch(emit, torch.tensor([[1, 2, 3]]), *lengths, 0, False)
+    value, *kept = ctc._by_walk(batch, True, None)
+    expected, gradient = by_plain(emit, *batch[1:4], logits=False)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(dense(emit, value, *kept), gradient)
+    monkeypatch.setattr(alignments, "ROOM", math.inf)
+    lost = alignments.multiplied(*given, posterior=True)
+    assert lost is not None
+    assert lost[0].item() > expected.item() + 100
+
+
+def test_impossible_targets_do_not_call_for_logarithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctc, "in_logarithms", None)
+    scores, *rest = ragged()
+    assert lm.ctc_with_logits_loss(scores, *rest, zero_infinity=True).isfinite()
+
+
+@pytest.mark.parametrize("reduction", list(NATIVE_REDUCTION)[:3])
+@pytest.mark.parametrize("loss", [lm.ctc_loss, lm.ctc_with_logits_loss])
+@pytest.mark.parametrize("few", [0, 10**9])
+def test_reductions_gradients_and_graphs_agree(loss, reduction, few, monkeypatch) -> None:
+    """With and without torch's kernel, and with the function that takes weights."""
+    monkeypatch.setattr(ctc, "FEW", few)
+    scores, *rest = ragged(1)
+    rest[1][3:5] = 20  # all finite, so that torch's kernel serves too
+    leaf = scores.float().log_softmax(2).requires_grad_()
+    weight = torch.ones(6)
+    value = loss(leaf, *rest, reduction=reduction)
+    wide = leaf.detach().double().requires_grad_()
+    expected = loss(wide, *rest, sample_weight=weight.double(), reduction=reduction)
+    if reduction == "mean":
+        assert value.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(value.double(), expected)
+    seed = torch.arange(1.0, 7.0)[: value.numel()].view(value.shape)
+    (right,) = torch.autograd.grad(expected, wide, seed.double())
+    for options in ({"retain_graph": True}, {"retain_graph": True}, {"create_graph": True}):
+        (left,) = torch.autograd.grad(value, leaf, seed, **options)
+        torch.testing.assert_close(left.double(), right, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("zero_infinity", [False, True])
+@pytest.mark.parametrize("loss", [lm.ctc_loss, lm.ctc_with_logits_loss])
+def test_infinite_losses_have_no_gradient_of_any_order(loss, zero_infinity) -> None:
+    scores, *rest = ragged()
+    leaf = scores.log_softmax(2).requires_grad_()
+    value = loss(leaf, *rest, reduction="sum", zero_infinity=zero_infinity)
+    assert value.isfinite() == zero_infinity
+    for options in ({"retain_graph": True}, {"create_graph": True}):
+        (gradient,) = torch.autograd.grad(value, leaf, **options)
+        assert gradient.isfinite().all()
+        assert gradient[:, 3].eq(0).all()
+        assert gradient[:, 0].ne(0).any()
+
+
+def test_a_nearly_certain_class_keeps_its_digits() -> None:
+    """1 - p and its posterior are small numbers here, lost to a softmax in float32."""
+    scores = torch.zeros(30, 8, 4)
+    scores[:, :, 0] = 14.0
+    scores[10, :, 0], scores[10, :, 2] = 0.0, 14.0
+    rest = torch.full((8, 1), 2), torch.full((8,), 30), torch.full((8,), 1)
+    leaf, wide = scores.clone().requires_grad_(), scores.double().requires_grad_()
+    left = lm.ctc_with_logits_loss(leaf, *rest, reduction="sum")
+    right = lm.ctc_with_logits_loss(wide, *rest, reduction="sum")
+    assert left.item() == pytest.approx(right.item(), rel=1e-6)
+    (found,), (expected,) = torch.autograd.grad(left, leaf), torch.autograd.grad(right, wide)
+    worst = (found.double() - expected).abs().max() / expected.abs().max()
+    assert worst < 16 * torch.finfo(torch.float32).eps
+
+
+def test_the_graph_does_not_grow_with_the_steps() -> None:
+    scores, *rest = ragged(steps=40)
+    value = lm.ctc_with_logits_loss(scores.requires_grad_(), *rest, zero_infinity=True)
+    seen, todo = set(), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo.extend(parent for parent, _ in node.next_functions)
+    assert len(seen) <= 4
+
+
+@pytest.mark.parametrize("loss", [lm.ctc_loss, lm.ctc_with_logits_loss])
+def test_a_compiled_graph_does_not_grow_with_the_steps(loss) -> None:
+    sizes: list[int] = []
+
+    def backend(module: Any, _: Any) -> Any:
+        sizes.append(len(module.graph.nodes))
+        return module.forward
+
+    for steps in (9, 40):
+        torch._dynamo.reset()
+        scores, *rest = ragged(steps=steps)
+        rest[0].clamp_(max=steps)
+        arguments = scores.log_softmax(2).requires_grad_(), *rest
+        value = torch.compile(loss, fullgraph=True, backend=backend)(*arguments, zero_infinity=True)
+        torch.testing.assert_close(value, loss(*arguments, zero_infinity=True))
+    assert sizes[0] == sizes[1]
+
+
+def test_a_compiled_hessian_is_that_of_the_plain_function() -> None:
+    scores, *rest = ragged(2, steps=4, classes=4)
+    rest = [rest[0][:1, :2], torch.tensor([4]), torch.tensor([2])]
+    hessian = torch.func.hessian(lambda leaf: lm.ctc_with_logits_loss(leaf, *rest))
+    torch._dynamo.reset()
+    found = torch.compile(hessian, fullgraph=True, backend="eager")(scores[:, :1])
+    torch.testing.assert_close(found, hessian(scores[:, :1]))
