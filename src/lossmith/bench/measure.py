@@ -12,7 +12,7 @@ from torch import Tensor
 from lossmith.bench.clock import clock_for, interleaved, ratio, summary
 from lossmith.bench.limits import Limits
 from lossmith.bench.meter import peak_bytes, waits
-from lossmith.bench.row import Absent, Dims, Direct, Kin, Loss, Peer, Row
+from lossmith.bench.row import Absent, Dims, Direct, Loss, Peer, Row
 
 OURS = "lossmith"
 # Above so many elements a reference in float64, made of plain operations, would not fit the memory
@@ -79,8 +79,7 @@ def _measure(
             continue
         entries[name] = {}
         try:
-            found = peer()
-            loss = found.function if isinstance(found, Kin) else found
+            loss = peer()
             outcome = _outcome(loss, tensors, row.wanted)
         except Absent as reason:
             entries[name]["absent"] = str(reason)
@@ -90,7 +89,7 @@ def _measure(
                 raise
             entries[name]["absent"] = f"failed: {_line(error)}"
             continue
-        if truth is not None and not isinstance(found, Kin):
+        if truth is not None:
             entries[name].update(_errors(outcome, truth))
         steps[name] = _step(loss, tensors, row.wanted)
         del outcome

@@ -22,16 +22,8 @@ class Direct:
 
 Loss = Callable[..., Tensor]
 
-
-@dataclass(frozen=True)
-class Kin:
-    """A peer whose number is another one by definition: its error would say nothing."""
-
-    function: Loss
-
-
 # Imports what it needs; raises Absent where that is not there
-Peer = Callable[[], Loss | Direct | Kin]
+Peer = Callable[[], Loss | Direct]
 
 
 class Absent(Exception):

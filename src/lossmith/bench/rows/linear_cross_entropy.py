@@ -21,6 +21,9 @@ from lossmith.bench.row import (
     package,
 )
 
+SMOOTHING = 0.1
+HEAD = lm.linear_head(lm.cross_entropy)
+
 
 def make(draw: Draw, M: int, H: int, V: int) -> tuple[Tensor, ...]:
     """Hidden states, the matrix of the head, and class indices."""
@@ -53,21 +56,61 @@ def liger(**options: int) -> Peer:
     return make
 
 
+def weighed(draw: Draw, M: int, H: int, V: int) -> tuple[Tensor, ...]:
+    """And a weight for each class."""
+    return *make(draw, M, H, V), draw.uniform(V) + 0.5
+
+
+def ours_weighed(hidden: Tensor, weight: Tensor, target: Tensor, factor: Tensor) -> Tensor:
+    """With class weights and label smoothing."""
+    return HEAD(hidden, weight, target, weight=factor, label_smoothing=SMOOTHING)
+
+
+def torch_weighed(hidden: Tensor, weight: Tensor, target: Tensor, factor: Tensor) -> Tensor:
+    """The same from all logits."""
+    logits = F.linear(hidden, weight)
+    return F.cross_entropy(logits, target, factor, label_smoothing=SMOOTHING)
+
+
+def two_models(draw: Draw, M: int, H: int, V: int) -> tuple[Tensor, ...]:
+    """Hidden states and the matrix of a student, then those of its teacher."""
+    return *make(draw, M, H, V)[:2], *make(draw, M, H, V)[:2]
+
+
+def distil(hidden: Tensor, weight: Tensor, hidden2: Tensor, weight2: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the teacher's classes from the student's."""
+    log_p = F.linear(hidden, weight).log_softmax(1)
+    q = F.linear(hidden2, weight2).softmax(1)
+    return F.kl_div(log_p, q, reduction="batchmean")
+
+
+def work_of_two(s: int, M: int, H: int, V: int) -> Work:
+    """One product more, for the teacher's logits."""
+    return Work(bytes=3.0 * s * (M * H + V * H), flops=8.0 * M * H * V)
+
+
 def work(s: int, M: int, H: int, V: int) -> Work:
     """Three products; the matrix and its gradient go through memory at least once."""
     return Work(bytes=2.0 * s * (M * H + V * H), flops=6.0 * M * H * V)
 
 
+row = functools.partial(
+    Row,
+    small=tuple({"M": rows, "H": 16, "V": 401} for rows in (8, 16, 32)),
+    wanted=(0, 1),
+    bulk=lambda M, H, V: M * V,
+)
+
 FAMILY = Family(
     "linear_cross_entropy",
-    "Linear cross-entropy",
-    "Gradients of hidden states and matrix; `torch` makes the logits, `chunked` is torch's "
-    "`linear_cross_entropy` with chunks by aspect ratio.",
+    "Linear heads",
+    "Gradients of hidden states and matrix. `torch` makes the logits, `chunked` is torch's "
+    "`linear_cross_entropy` with chunks by aspect ratio; lossmith is `linear_head` of the loss.",
     (
-        Row(
+        row(
             "linear cross-entropy",
             make=make,
-            ours=lm.linear_cross_entropy,
+            ours=HEAD,
             peers={
                 "torch": of(unfused),
                 "compile": compiled(unfused),
@@ -77,20 +120,38 @@ FAMILY = Family(
             },
             truth=unfused,
             work=work,
-            small=tuple({"M": rows, "H": 16, "V": 401} for rows in (8, 16, 32)),
             cpu=tuple({"M": rows, "H": 512, "V": 32000} for rows in (512, 2048, 8192)),
             gpu=(
                 *({"M": 8192, "H": 4096, "V": classes} for classes in (32000, 256000)),
                 *({"M": rows, "H": 4096, "V": 128256} for rows in (4096, 8192, 32768)),
             ),
             dtypes=(torch.float32, torch.bfloat16),
-            wanted=(0, 1),
             grows=True,
-            bulk=lambda M, H, V: M * V,
+        ),
+        row(
+            "head with weights and smoothing",
+            make=weighed,
+            ours=ours_weighed,
+            peers={"torch": of(torch_weighed), "compile": compiled(torch_weighed)},
+            truth=torch_weighed,
+            work=work,
+            cpu=({"M": 2048, "H": 512, "V": 32000},),
+            gpu=({"M": 8192, "H": 4096, "V": 128256},),
+        ),
+        row(
+            "distillation of heads",
+            make=two_models,
+            ours=lm.linear_head(lm.kl_div_from_logits_loss, heads=2),
+            peers={"torch": of(distil), "compile": compiled(distil)},
+            truth=distil,
+            work=work_of_two,
+            cpu=({"M": 1024, "H": 512, "V": 32000},),
+            gpu=({"M": 8192, "H": 4096, "V": 128256},),
         ),
     ),
     options={
-        "linear_bias": "lossmith torch compile chunked liger",
+        "any row loss": "lossmith torch compile",
+        "bias of the layer": "lossmith torch compile chunked liger",
         "weight": "lossmith torch compile chunked liger",
         "label_smoothing": "lossmith torch compile liger",
         "ignore_index": "lossmith torch compile chunked liger",

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import lossmith as lm
 from lossmith.bench.limits import Work
-from lossmith.bench.row import Draw, Family, Loss, Row, compiled, of, package
+from lossmith.bench.row import Draw, Family, Loss, Peer, Row, compiled, of, package
 
 TEMPERATURE = 0.1
 BIAS = -8.0
@@ -47,8 +47,42 @@ def siglip(image: Tensor, text: Tensor) -> Tensor:
     return -F.logsigmoid(sign * scores).sum(1).mean()
 
 
-def pml() -> Loss:
-    """NT-Xent of pytorch-metric-learning."""
+def labelled(draw: Draw, N: int, D: int) -> tuple[Tensor, ...]:
+    """Embeddings, and labels that four of them share."""
+    return draw.normal(N, D), torch.arange(N, device=draw.device) // 4
+
+
+def alike(embedding: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosines, who has the same label, and who is somebody else."""
+    same, views = target == target[:, None], unit(embedding)
+    return views @ views.T, same.clone().fill_diagonal_(False), ~same
+
+
+def supcon(embedding: Tensor, target: Tensor) -> Tensor:
+    """Log-shares of the partners among all others, mean over partners."""
+    scores, partner, stranger = alike(embedding, target)
+    scores = (scores / TEMPERATURE).masked_fill(~(partner | stranger), float("-inf"))
+    log_share = scores.log_softmax(1).masked_fill(~partner, 0.0)
+    return -(log_share.sum(1) / partner.sum(1)).mean()
+
+
+def multi_similarity(embedding: Tensor, target: Tensor) -> Tensor:
+    """Soft maxima over partners at sharpness 2 and over strangers at 50, every pair taken."""
+    scores, partner, stranger = alike(embedding, target)
+
+    def soft(values: Tensor, mask: Tensor) -> Tensor:
+        return F.softplus(values.masked_fill(~mask, float("-inf")).logsumexp(1))
+
+    return (soft(2 * (0.5 - scores), partner) / 2 + soft(50 * (scores - 0.5), stranger) / 50).mean()
+
+
+def pml(name: str, **options: float) -> Peer:
+    """A loss of pytorch-metric-learning."""
+    return lambda: getattr(package("pytorch_metric_learning.losses"), name)(**options)
+
+
+def pml_views() -> Loss:
+    """NT-Xent of pytorch-metric-learning, from two views instead of labels."""
     losses = package("pytorch_metric_learning.losses")
     return losses.SelfSupervisedLoss(losses.NTXentLoss(temperature=TEMPERATURE))
 
@@ -63,12 +97,23 @@ def sigmoids(s: int, N: int, D: int) -> Work:
     return Work(bytes=4.0 * s * N * D, flops=6.0 * N * N * D)
 
 
+def one_set(s: int, N: int, D: int) -> Work:
+    """Symmetric: half of the similarities, twice, and two products for the gradient."""
+    return Work(bytes=2.0 * s * N * D, flops=4.0 * N * N * D)
+
+
 def views(s: int, N: int, D: int) -> Work:
     """Both views against both, symmetric: half of the 2N x 2N similarities, twice."""
     return Work(bytes=4.0 * s * N * D, flops=16.0 * N * N * D)
 
 
-row = functools.partial(Row, make=make, wanted=(0, 1), bulk=lambda N, D: N * N)
+def matrix(N: int, D: int) -> int:
+    """Numbers in the similarities of a plain computation."""
+    return N * N
+
+
+sides = functools.partial(Row, make=make, wanted=(0, 1), bulk=matrix)
+labels = functools.partial(Row, make=labelled, bulk=matrix)
 SMALL = {"N": 24, "D": 8}
 
 FAMILY = Family(
@@ -76,7 +121,7 @@ FAMILY = Family(
     "Contrastive losses",
     "Gradients of both sides; the peers make the whole matrix of similarities.",
     (
-        row(
+        sides(
             "CLIP",
             ours=functools.partial(lm.info_nce_loss, temperature=TEMPERATURE, symmetric=True),
             peers={"torch": of(clip), "compile": compiled(clip)},
@@ -87,17 +132,17 @@ FAMILY = Family(
             gpu=tuple({"N": 1 << k, "D": 768} for k in (12, 13, 14, 15)),
             grows=True,
         ),
-        row(
+        sides(
             "NT-Xent",
             ours=functools.partial(lm.nt_xent_loss, temperature=TEMPERATURE),
-            peers={"torch": of(nt_xent), "compile": compiled(nt_xent), "pml": pml},
+            peers={"torch": of(nt_xent), "compile": compiled(nt_xent), "pml": pml_views},
             truth=nt_xent,
             work=views,
             small=(SMALL,),
             cpu=({"N": 1024, "D": 256},),
             gpu=({"N": 4096, "D": 512},),
         ),
-        row(
+        sides(
             "SigLIP",
             ours=functools.partial(lm.siglip_loss, temperature=TEMPERATURE, bias=BIAS),
             peers={"torch": of(siglip), "compile": compiled(siglip)},
@@ -106,6 +151,34 @@ FAMILY = Family(
             small=(SMALL,),
             cpu=({"N": 4096, "D": 256},),
             gpu=({"N": 8192, "D": 512}, {"N": 32768, "D": 768}),
+        ),
+        labels(
+            "SupCon",
+            ours=functools.partial(lm.supcon_loss, temperature=TEMPERATURE),
+            peers={
+                "torch": of(supcon),
+                "compile": compiled(supcon),
+                "pml": pml("SupConLoss", temperature=TEMPERATURE),
+            },
+            truth=supcon,
+            work=one_set,
+            small=(SMALL,),
+            cpu=({"N": 2048, "D": 256},),
+            gpu=({"N": 8192, "D": 512},),
+        ),
+        labels(
+            "multi-similarity",
+            ours=functools.partial(lm.multi_similarity_loss, mining=None),
+            peers={
+                "torch": of(multi_similarity),
+                "compile": compiled(multi_similarity),
+                "pml": pml("MultiSimilarityLoss"),
+            },
+            truth=multi_similarity,
+            work=one_set,
+            small=(SMALL,),
+            cpu=({"N": 2048, "D": 256},),
+            gpu=({"N": 4096, "D": 512},),
         ),
     ),
     options={

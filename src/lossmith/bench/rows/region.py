@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import lossmith as lm
 from lossmith.bench.limits import Work
-from lossmith.bench.row import Draw, Family, Kin, Loss, Peer, Row, compiled, of, package
+from lossmith.bench.row import Draw, Family, Loss, Peer, Row, compiled, of, package
 
 
 def make(draw: Draw, N: int, C: int, L: int) -> tuple[Tensor, ...]:
@@ -41,9 +41,10 @@ def dice_ce(input: Tensor, target: Tensor) -> Tensor:
     return dice(input, target) + F.cross_entropy(input, target)
 
 
-def ours_dice_ce(input: Tensor, target: Tensor) -> Tensor:
-    """Two losses added."""
-    return lm.dice_loss(input, target) + lm.cross_entropy(input, target)
+def batch_dice(input: Tensor, target: Tensor) -> Tensor:
+    """One fraction for each class of the whole batch."""
+    both, predicted, true = (one.sum(0) for one in sums(input, target))
+    return (1 - (2 * both + 1) / (predicted + true + 1)).mean()
 
 
 def monai(name: str, **options: Any) -> Peer:
@@ -59,10 +60,9 @@ def monai(name: str, **options: Any) -> Peer:
     return make
 
 
-def smp() -> Kin:
-    """Of segmentation-models-pytorch, which sums over the batch before it divides."""
-    losses = package("segmentation_models_pytorch.losses")
-    return Kin(losses.DiceLoss("multiclass", smooth=1.0))
+def smp() -> Loss:
+    """Of segmentation-models-pytorch, where half of what is added goes to the overlap."""
+    return package("segmentation_models_pytorch.losses").DiceLoss("multiclass", smooth=0.5)
 
 
 def work(s: int, N: int, C: int, L: int) -> Work:
@@ -91,9 +91,19 @@ FAMILY = Family(
                 "torch": of(dice),
                 "compile": compiled(dice),
                 "monai": monai("DiceLoss"),
-                "smp": smp,
             },
             truth=dice,
+        ),
+        row(
+            "dice over the batch",
+            ours=functools.partial(lm.dice_loss, batch=True),
+            peers={
+                "torch": of(batch_dice),
+                "compile": compiled(batch_dice),
+                "monai": monai("DiceLoss", batch=True),
+                "smp": smp,
+            },
+            truth=batch_dice,
         ),
         row(
             "tversky",
@@ -107,7 +117,7 @@ FAMILY = Family(
         ),
         row(
             "dice and cross-entropy",
-            ours=ours_dice_ce,
+            ours=lm.dice_ce_loss,
             peers={
                 "torch": of(dice_ce),
                 "compile": compiled(dice_ce),
@@ -133,6 +143,7 @@ FAMILY = Family(
         "include_background": "lossmith monai",
         "ignore_index": "lossmith monai smp",
         "squared denominator": "lossmith monai",
+        "batch": "lossmith monai smp",
         "sample_weight": "lossmith",
         "reduction none": "lossmith monai",
     },
