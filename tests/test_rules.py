@@ -18,6 +18,8 @@ MOST_LINES = 400
 SYNCHRONISING = {"item", "cpu", "tolist", "numpy"}
 SYNCHRONISING_FUNCTIONS = {"torch.equal", "torch.allclose"}
 SPEAKING = {"print", "warnings.warn", "warn"}
+# What a buffer is called that a function is handed to write in
+BUFFERS = {"out", "tile", "self", "ctx"}
 # Couplings whose mathematics is made of sums over the batch
 SUMS_ARE_MATHEMATICS = {"statistics", "pairs"}
 
@@ -37,13 +39,23 @@ def couplings(tree: ast.Module) -> set[object]:
 
 
 def stalls(tree: ast.Module) -> Iterator[str]:
-    """Looks at values, except in a function that asks ``device.type`` where they are free.
+    """Looks at values, except in a function that asks for the CPU, where they are free.
 
+    A module or a function may say so in its docstring; formulas for the cache work there only.
     Losses of paths may list their lengths: these decide shapes, and torch's kernels want lists.
     """
     names = SYNCHRONISING - ({"tolist"} if "path" in couplings(tree) else set())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    free = {id(call) for f in functions if ".device.type" in ast.unparse(f) for call in calls(f)}
+    if "On the CPU only" in (ast.get_docstring(tree) or ""):
+        return
+    asks = (".device.type", ".is_cpu", "checkable(", "On the CPU only")
+    known = formulas(tree)
+    free = {
+        id(call)
+        for f in functions
+        if f.name in known or any(word in ast.unparse(f) for word in asks)
+        for call in calls(f)
+    }
     for call in calls(tree):
         name = ast.unparse(call.func)
         if id(call) in free:
@@ -54,6 +66,15 @@ def stalls(tree: ast.Module) -> Iterator[str]:
             yield f"line {call.lineno}: {name}() synchronises the device"
 
 
+def formulas(tree: ast.Module) -> set[str]:
+    """Functions of a ``Formula``, which is handed blocks of CPU tensors and buffers to write in."""
+    made = [call for call in calls(tree) if ast.unparse(call.func) == "Formula"]
+    given = [part for call in made for arg in call.args for part in ast.walk(arg)]
+    return {p.id for p in given if isinstance(p, ast.Name)} | {
+        p.attr for p in given if isinstance(p, ast.Attribute)
+    }
+
+
 def speaks(tree: ast.Module) -> Iterator[str]:
     for call in calls(tree):
         if ast.unparse(call.func) in SPEAKING:
@@ -61,16 +82,24 @@ def speaks(tree: ast.Module) -> Iterator[str]:
 
 
 def mutates(tree: ast.Module) -> Iterator[str]:
-    """In-place methods, augmented and item assignments, on a parameter that was not rebound."""
+    """In-place methods, augmented and item assignments, on a parameter that was not rebound.
+
+    A kernel for Triton moves its pointers, which changes nothing of its caller's.
+    """
     for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef):
+        if isinstance(function, ast.FunctionDef) and not is_triton(function):
             given = function.args
             names = {a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
-            names -= {"self", "ctx"} | rebound(function)
+            names -= BUFFERS | rebound(function)
+            names -= names if function.name in formulas(tree) else set()
             for node in ast.walk(function):
                 target = written(node)
                 if target in names:
                     yield f"line {node.lineno}: {function.name} changes its argument {target}"
+
+
+def is_triton(function: ast.FunctionDef) -> bool:
+    return any("triton.jit" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
 def rebound(function: ast.FunctionDef) -> set[str]:
@@ -177,7 +206,13 @@ def test_rule_catches_its_violation(rule, code: str) -> None:
         (stalls, "torch.equals(x)\nx.items()"),
         (stalls, "Card(coupling='path')\nlengths.tolist()"),
         (stalls, "def f(x):\n    return x.device.type == 'cpu' and x.max().item() > 0"),
+        (stalls, "def f(x):\n    return x.is_cpu and x.max().item() > 0"),
+        (stalls, "def f(x):\n    return x.max().item() > 0\nFormula(f)"),
+        (stalls, '"""Blocks. On the CPU only."""\nx.item()'),
         (mutates, "def f(x):\n    x = x.clone()\n    x.clamp_(0)"),
+        (mutates, "def f(x, out):\n    out.copy_(x)"),
+        (mutates, "@triton.jit\ndef f(x):\n    x += 1"),
+        (mutates, "def f(x, slope):\n    slope.copy_(x)\nFormula(f)"),
         (mutates, "def f(x):\n    x.clamp(0)\n    y = x.clone()\n    y += 1"),
         (reduces, "Card(coupling='row')\nx.sum(-1)\nx.mean(dim=1)"),
         (reduces, "Card(coupling='row')\ndef f(x, reduction: int):\n    x.sum()"),

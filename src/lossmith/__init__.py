@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from lossmith.core.numerics import log_softmax, softmax
     from lossmith.core.signature import Signature, elementwise
     from lossmith.engines.choice import engine, explain_path, one_pass
+    from lossmith.engines.rows.statistics import SoftmaxStatistics, softmax_statistics
     from lossmith.losses.classification.asymmetric import AsymmetricLoss, asymmetric_loss
     from lossmith.losses.classification.balanced_softmax import (
         BalancedSoftmaxLoss,
@@ -100,9 +101,11 @@ if TYPE_CHECKING:
     )
     from lossmith.losses.distribution.js_div import (
         JSDistanceLoss,
+        JSDivFromLogitsLoss,
         JSDivLoss,
         js_distance_loss,
         js_div,
+        js_div_from_logits_loss,
     )
     from lossmith.losses.distribution.kl_div import (
         KLDivFromLogitsLoss,
@@ -113,6 +116,14 @@ if TYPE_CHECKING:
         kl_div_from_logits_loss,
         kl_div_from_probabilities_loss,
         kl_div_with_logits_loss,
+    )
+    from lossmith.losses.distribution.reverse_kl_div import (
+        ReverseKLDivFromLogitsLoss,
+        reverse_kl_div_from_logits_loss,
+    )
+    from lossmith.losses.distribution.total_variation import (
+        TotalVariationFromLogitsLoss,
+        total_variation_from_logits_loss,
     )
     from lossmith.losses.elementwise.adaptive import (
         AdaptiveBarronLoss,
@@ -228,6 +239,7 @@ if TYPE_CHECKING:
         binary_tversky_loss,
         tversky_loss,
     )
+    from lossmith.losses.sequence.crf import CRFLoss, crf_loss
     from lossmith.losses.sequence.ctc import (
         CTCLoss,
         CTCWithLogitsLoss,
@@ -235,6 +247,7 @@ if TYPE_CHECKING:
         ctc_with_logits_loss,
     )
     from lossmith.losses.sequence.rnnt import RNNTLoss, rnnt_loss
+    from lossmith.losses.sequence.soft_dtw import SoftDTWLoss, soft_dtw_loss
     from lossmith.teach.explain import explain
     from lossmith.teach.inspect import inspect
     from lossmith.transform.linear_head import linear_head
@@ -260,6 +273,7 @@ __all__ = [
     "BinaryMCCLoss",
     "BinaryTverskyLoss",
     "CCCLoss",
+    "CRFLoss",
     "CTCLoss",
     "CTCWithLogitsLoss",
     "Card",
@@ -292,6 +306,7 @@ __all__ = [
     "HuberLoss",
     "InfoNCELoss",
     "JSDistanceLoss",
+    "JSDivFromLogitsLoss",
     "JSDivLoss",
     "JaccardLoss",
     "KLDivFromLogitsLoss",
@@ -336,18 +351,22 @@ __all__ = [
     "RNNTLoss",
     "RankNetLoss",
     "RegionStatistics",
+    "ReverseKLDivFromLogitsLoss",
     "SemiHardTripletLoss",
     "SigLIPLoss",
     "SigmoidFocalLoss",
     "Signature",
     "SmoothL1Loss",
     "SoftBootstrappingLoss",
+    "SoftDTWLoss",
     "SoftF1Loss",
     "SoftMarginLoss",
+    "SoftmaxStatistics",
     "SquaredHingeLoss",
     "Sum",
     "SupConLoss",
     "SymmetricCrossEntropyLoss",
+    "TotalVariationFromLogitsLoss",
     "TripletMarginLoss",
     "TripletMarginWithDistanceLoss",
     "TukeyLoss",
@@ -383,6 +402,7 @@ __all__ = [
     "check_loss",
     "contrastive_loss",
     "cosine_embedding_loss",
+    "crf_loss",
     "cross_entropy",
     "ctc_loss",
     "ctc_with_logits_loss",
@@ -417,6 +437,7 @@ __all__ = [
     "jaccard_loss",
     "js_distance_loss",
     "js_div",
+    "js_div_from_logits_loss",
     "kl_div",
     "kl_div_from_logits_loss",
     "kl_div_from_probabilities_loss",
@@ -456,6 +477,7 @@ __all__ = [
     "poly_loss",
     "pseudo_huber_loss",
     "ranknet_loss",
+    "reverse_kl_div_from_logits_loss",
     "rmse_loss",
     "rnnt_loss",
     "semi_hard_triplet_loss",
@@ -463,12 +485,15 @@ __all__ = [
     "sigmoid_focal_loss",
     "smooth_l1_loss",
     "soft_bootstrapping_loss",
+    "soft_dtw_loss",
     "soft_f1_loss",
     "soft_margin_loss",
     "softmax",
+    "softmax_statistics",
     "squared_hinge_loss",
     "supcon_loss",
     "symmetric_cross_entropy_loss",
+    "total_variation_from_logits_loss",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
@@ -499,6 +524,7 @@ _HOME = {
     "BinaryMCCLoss": "lossmith.losses.region.mcc",
     "BinaryTverskyLoss": "lossmith.losses.region.tversky",
     "CCCLoss": "lossmith.losses.elementwise.correlation",
+    "CRFLoss": "lossmith.losses.sequence.crf",
     "CTCLoss": "lossmith.losses.sequence.ctc",
     "CTCWithLogitsLoss": "lossmith.losses.sequence.ctc",
     "Card": "lossmith.core.card",
@@ -531,6 +557,7 @@ _HOME = {
     "HuberLoss": "lossmith.losses.elementwise.huber",
     "InfoNCELoss": "lossmith.losses.embedding.info_nce",
     "JSDistanceLoss": "lossmith.losses.distribution.js_div",
+    "JSDivFromLogitsLoss": "lossmith.losses.distribution.js_div",
     "JSDivLoss": "lossmith.losses.distribution.js_div",
     "JaccardLoss": "lossmith.losses.region.jaccard",
     "KLDivFromLogitsLoss": "lossmith.losses.distribution.kl_div",
@@ -575,18 +602,22 @@ _HOME = {
     "RNNTLoss": "lossmith.losses.sequence.rnnt",
     "RankNetLoss": "lossmith.losses.ranking.ranknet",
     "RegionStatistics": "lossmith.losses.region.statistics",
+    "ReverseKLDivFromLogitsLoss": "lossmith.losses.distribution.reverse_kl_div",
     "SemiHardTripletLoss": "lossmith.losses.embedding.batch_triplet",
     "SigLIPLoss": "lossmith.losses.embedding.siglip",
     "SigmoidFocalLoss": "lossmith.losses.classification.focal",
     "Signature": "lossmith.core.signature",
     "SmoothL1Loss": "lossmith.losses.elementwise.smooth_l1",
     "SoftBootstrappingLoss": "lossmith.losses.classification.bootstrapped",
+    "SoftDTWLoss": "lossmith.losses.sequence.soft_dtw",
     "SoftF1Loss": "lossmith.losses.region.soft_f1",
     "SoftMarginLoss": "lossmith.losses.classification.soft_margin",
+    "SoftmaxStatistics": "lossmith.engines.rows.statistics",
     "SquaredHingeLoss": "lossmith.losses.classification.hinge",
     "Sum": "lossmith.core.module",
     "SupConLoss": "lossmith.losses.embedding.supcon",
     "SymmetricCrossEntropyLoss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "TotalVariationFromLogitsLoss": "lossmith.losses.distribution.total_variation",
     "TripletMarginLoss": "lossmith.losses.embedding.triplet_margin",
     "TripletMarginWithDistanceLoss": "lossmith.losses.embedding.triplet_margin",
     "TukeyLoss": "lossmith.losses.elementwise.tukey",
@@ -622,6 +653,7 @@ _HOME = {
     "check_loss": "lossmith.contract.api",
     "contrastive_loss": "lossmith.losses.embedding.contrastive",
     "cosine_embedding_loss": "lossmith.losses.embedding.cosine_embedding",
+    "crf_loss": "lossmith.losses.sequence.crf",
     "cross_entropy": "lossmith.losses.classification.cross_entropy",
     "ctc_loss": "lossmith.losses.sequence.ctc",
     "ctc_with_logits_loss": "lossmith.losses.sequence.ctc",
@@ -656,6 +688,7 @@ _HOME = {
     "jaccard_loss": "lossmith.losses.region.jaccard",
     "js_distance_loss": "lossmith.losses.distribution.js_div",
     "js_div": "lossmith.losses.distribution.js_div",
+    "js_div_from_logits_loss": "lossmith.losses.distribution.js_div",
     "kl_div": "lossmith.losses.distribution.kl_div",
     "kl_div_from_logits_loss": "lossmith.losses.distribution.kl_div",
     "kl_div_from_probabilities_loss": "lossmith.losses.distribution.kl_div",
@@ -695,6 +728,7 @@ _HOME = {
     "poly_loss": "lossmith.losses.classification.poly",
     "pseudo_huber_loss": "lossmith.losses.elementwise.pseudo_huber",
     "ranknet_loss": "lossmith.losses.ranking.ranknet",
+    "reverse_kl_div_from_logits_loss": "lossmith.losses.distribution.reverse_kl_div",
     "rmse_loss": "lossmith.losses.elementwise.rmse",
     "rnnt_loss": "lossmith.losses.sequence.rnnt",
     "semi_hard_triplet_loss": "lossmith.losses.embedding.batch_triplet",
@@ -702,12 +736,15 @@ _HOME = {
     "sigmoid_focal_loss": "lossmith.losses.classification.focal",
     "smooth_l1_loss": "lossmith.losses.elementwise.smooth_l1",
     "soft_bootstrapping_loss": "lossmith.losses.classification.bootstrapped",
+    "soft_dtw_loss": "lossmith.losses.sequence.soft_dtw",
     "soft_f1_loss": "lossmith.losses.region.soft_f1",
     "soft_margin_loss": "lossmith.losses.classification.soft_margin",
     "softmax": "lossmith.core.numerics",
+    "softmax_statistics": "lossmith.engines.rows.statistics",
     "squared_hinge_loss": "lossmith.losses.classification.hinge",
     "supcon_loss": "lossmith.losses.embedding.supcon",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
+    "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from lossmith.contract.api import pairs as laws_and_cases
-from lossmith.contract.cases import Case
+from lossmith.contract.cases import Case, cases
 from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.card import Card
 from lossmith.core.catalogue import cards
 from lossmith.engines import blocks, in_cache, one_pass, pairs, passes
-from lossmith.engines.choice import engine
+from lossmith.engines.choice import engine, explain_path
+from lossmith.engines.rows import layout
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 BY_HAND = {
@@ -73,8 +74,28 @@ def test_law(law: Check, case: Case) -> None:
 def test_law_in_blocks(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "SMALL", 0)
     monkeypatch.setattr(blocks, "BLOCK", 8)  # several pieces of these small tensors
+    monkeypatch.setattr(layout, "PER_THREAD", 8)
     with engine("blocks"):
         law.run(case)
+
+
+def in_rows() -> list[Any]:
+    """The laws of losses over a softmax, which have an engine of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(route, "SMALL", 0)
+        firsts = [next(cases(card)) for card in own() if card.coupling == "row"]
+        served = {c.card.name for c in firsts if explain_path(c, *c.sample(0)).how == "rows"}
+    return [each for each in everything("row", slow=True) if each.values[1].card.name in served]
+
+
+@pytest.mark.parametrize(("law", "case"), in_rows())
+def test_law_in_rows(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under "blocks" these losses take their engine too, with few classes: pieces are turned."""
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(layout, "PER_THREAD", 8)
+    monkeypatch.setattr(layout, "LEAST", 1)
+    monkeypatch.setattr(layout, "FEW", 0)
+    law.run(case)
 
 
 @pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
@@ -102,8 +123,7 @@ def test_law_in_cache(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(("law", "case"), everything("pairs", slow=True))
 def test_law_in_tiles(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0, "cuda": 0})
-    monkeypatch.setattr(pairs, "LEAST", 2)  # of three rows or six
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 2)  # of three rows or six
     law.run(case)
 
 

@@ -168,3 +168,16 @@ def test_a_compiled_hessian_is_that_of_the_plain_function() -> None:
     torch._dynamo.reset()
     found = torch.compile(hessian, fullgraph=True, backend="eager")(scores[:, :1])
     torch.testing.assert_close(found, hessian(scores[:, :1]))
+
+
+def test_places_of_a_class_are_added_up_at_the_first() -> None:
+    index = torch.tensor([[0, 2, 1, 2, 0, 2], [0, 1, 2, 3, 4, 5]])
+    posterior = torch.rand(7, 2, 6, dtype=torch.float64)
+    merged = ctc.once(posterior, index)
+    places = index.expand(7, -1, -1)
+    zeros = torch.zeros(7, 2, 6, dtype=torch.float64)
+    torch.testing.assert_close(
+        zeros.scatter_add(2, places, merged), zeros.scatter_add(2, places, posterior)
+    )
+    assert (merged[:, 0, 3:] == 0).all()
+    assert torch.equal(merged[:, 1], posterior[:, 1])

@@ -63,8 +63,7 @@ def run(
 
 def tile(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0, "cuda": 0})
-    monkeypatch.setattr(pairs, "LEAST", rows)
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: rows)
 
 
 @cases
@@ -186,8 +185,7 @@ def test_memory_grows_with_the_number_of_samples(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Twice the samples, twice the memory, far less than the matrix would take."""
-    monkeypatch.setattr(pairs, "LEAST", 16)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0})
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 16)
     loss, _, number = CASES[name]
 
     def cost(count: int) -> int:
@@ -198,6 +196,17 @@ def test_memory_grows_with_the_number_of_samples(
     small, large = cost(600), cost(1200)
     assert large <= 2.1 * small
     assert large < 1200 * 1200 * 4 / 2
+
+
+def test_stripes_keep_to_their_budget() -> None:
+    """By the cost model, in bytes: the budget while it lasts, then a number of rows."""
+    for columns in (1000, 16384, 32768, 10**6):
+        right = torch.empty(columns, 1)
+        for copies in (2, 10, 30):
+            size = pairs.stripe_rows(right, copies) * copies * columns * 4
+            assert size <= max(pairs.BUDGET["cpu"], pairs.LEAST * columns * 4)
+    assert pairs.stripe_rows(torch.empty(16384, 1), 2) == 128
+    assert pairs.stripe_rows(torch.empty(2 * 10**9, 1, device="meta"), 300) == 1
 
 
 def test_path_is_explained() -> None:

@@ -69,9 +69,9 @@ def test_kernels_are_no_worse_than_torchs(shape: tuple[int, int], dtype: torch.d
 
     def every(made: Any) -> list[Tensor]:
         top, total = torch.full((count,), -1e30, dtype=dtype), torch.zeros(count, dtype=dtype)
-        made.merge_columns(scores[: rows // 2 + 1], top, total)
+        made.merge_columns(scores[: rows // 2 + 1], (top, total))
         if rows > 1:
-            made.merge_columns(scores[rows // 2 + 1 :], top, total)
+            made.merge_columns(scores[rows // 2 + 1 :], (top, total))
         one, two, three = scores.clone(), scores.clone(), scores.clone()
         made.exponentials(one, shift, force)
         made.exponentials(two, shift, force, sides, along)
@@ -113,7 +113,7 @@ def test_sums_of_nothing_stay_finite() -> None:
     scores = torch.full((3, 41), lowest)
     assert (kernels().log_sum_exp(scores) == lowest).all()
     top, total = torch.full((41,), lowest), torch.zeros(41)
-    kernels().merge_columns(scores, top, total)
+    kernels().merge_columns(scores, (top, total))
     assert (top == lowest).all()
     assert (total == 3).all()
 
@@ -145,8 +145,7 @@ def test_engine_with_these_kernels(
     weight = torch.arange(19) % 3 / 2
     expected = worked_out(name, "cpu", reduction=reduction, sample_weight=weight)
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "LEAST", 8)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0})
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 8)
     monkeypatch.setattr(matched, "kernels_for", lambda scores: kernels())
     found = worked_out(name, "cpu", reduction=reduction, sample_weight=weight)
     for left, right in zip(found, expected, strict=True):
@@ -160,8 +159,7 @@ def test_engine_with_these_kernels(
 def test_engine_on_a_gpu(name: str, reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = worked_out(name, "cpu", reduction=reduction)
     monkeypatch.setattr(pairs, "SMALL", 0)
-    monkeypatch.setattr(pairs, "LEAST", 8)
-    monkeypatch.setattr(pairs, "BUDGET", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(pairs, "stripe_rows", lambda right, copies: 8)
     with torch.cuda.device(0):
         torch.cuda.set_sync_debug_mode("error")
         try:

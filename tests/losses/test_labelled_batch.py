@@ -58,10 +58,11 @@ def test_mean_of_triplets_counts_the_active_ones() -> None:
     assert weighted.item() == pytest.approx((0.5 + 2 * 2.5 + 12 + 3 * 0.5) / (1 + 2 + 2 + 3))
 
 
-def test_hinge_of_zero_is_not_active() -> None:
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0]])
+def test_hinge_of_zero_is_not_active(order: list[int]) -> None:
     """A negative exactly a margin farther than the positive costs nothing, and counts as none."""
     embedding, target = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 0, 1])
-    value = lm.batch_all_triplet_loss(embedding, target, margin=1.0)
+    value = lm.batch_all_triplet_loss(embedding[order], target[order], margin=1.0)
     assert value.item() == 1.0  # of anchor 1 alone: 1 - 1 + 1
 
 

@@ -3,13 +3,20 @@
 from mpmath import mp
 
 
-def kl_div_from_logits_loss(input, target):
+def kl_div_from_logits_loss(input, target, temperature=1):
+    input, target = _cooled(input, temperature), _cooled(target, temperature)
     if isinstance(input[0][0], list):  # (N, C, d): one pair of rows per position
         return [
             [_one([row[k] for row in x], [row[k] for row in y]) for k in range(len(x[0]))]
             for x, y in zip(input, target, strict=True)
         ]
     return [_one(x, y) for x, y in zip(input, target, strict=True)]
+
+
+def _cooled(logits, temperature):
+    if isinstance(logits, list):
+        return [_cooled(part, temperature) for part in logits]
+    return logits / mp.mpf(temperature)
 
 
 def _one(model, teacher):

@@ -148,6 +148,8 @@ def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
         raise _Unfit(f"it is for {' and '.join(card.tasks)}, the target is {diagnosis.kind}")
     if card.tensors != ("input", "target"):
         raise _Unfit(f"it takes {', '.join(card.tensors)}, not one output and one target")
+    if card.coupling not in ("element", "row"):
+        raise _Unfit("it is one value of a whole batch, not one of each row")
     if not card.differentiable:
         raise _Unfit("its gradient is 0 almost everywhere")
     assert card.function is not None

@@ -52,7 +52,7 @@ def with_limit(
     inner = tuple(i for i, name in enumerate(names) if name not in outer)
     infinite = logits.isinf()
     infinite = infinite.any(inner) if inner else infinite
-    far = infinite & (loss.detach() > math.sqrt(torch.finfo(loss.dtype).max))
+    far = infinite & (loss.detach() > math.sqrt(torch.finfo(logits.dtype).max))
     loss = loss + torch.where(far, math.inf, 0.0)
     if softmax and "C" in names:
         lost = (logits == -math.inf).all(names.index("C"), keepdim=True).expand_as(logits)

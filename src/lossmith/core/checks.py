@@ -98,6 +98,15 @@ def require_range(name: str, rule: str, tensor: Tensor, low: float, high: float)
         fail(name, rule, outside.flatten()[0])
 
 
+def seen_within(tensor: Tensor, low: float, high: float) -> bool:
+    """Whether a look at the values, where it is free, shows all of them in ``[low, high]``."""
+    plain = bare(tensor)
+    if torch.compiler.is_compiling() or not checkable(plain) or plain.numel() == 0:
+        return False
+    smallest, largest = torch.aminmax(plain)
+    return smallest.item() >= low and largest.item() <= high
+
+
 def require_all(name: str, rule: str, holds: Tensor, tensor: Tensor) -> None:
     """``holds`` is true everywhere; ``tensor`` (same shape) supplies the offending value."""
     if torch.compiler.is_compiling():

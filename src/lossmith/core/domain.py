@@ -13,7 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lossmith.core.checks import bare, checkable, fail, fail_type, require_all, require_range
+from lossmith.core.checks import (
+    bare,
+    checkable,
+    fail,
+    fail_type,
+    require_all,
+    require_range,
+    seen_within,
+)
 
 Sizes = Mapping[str, int]
 
@@ -176,7 +184,7 @@ class ClassIndex(Domain):
         """Refuse indices outside the number of classes, ``ignore_index`` excepted."""
         top = sizes[self.classes] - 1
         if ignore_index is not None and not 0 <= ignore_index <= top:
-            if _within(value, 0, top):  # nothing is ignored: no copy
+            if seen_within(value, 0, top):  # nothing is ignored: no copy
                 return
             value = value.long()  # which can hold any index to ignore
             value = torch.where(value == ignore_index, 0, value)
@@ -366,15 +374,6 @@ class Present(Vector):
         super().check_option(name, value)
         if value is not None and value.dtype is not torch.bool:
             fail_type(name, "be a tensor of bool or None", value)
-
-
-def _within(value: Tensor, low: float, high: float) -> bool:
-    """Whether a look at the values, where it is free, shows all of them between two bounds."""
-    plain = bare(value)
-    if torch.compiler.is_compiling() or not checkable(plain) or plain.numel() == 0:
-        return False
-    smallest, largest = torch.aminmax(plain)
-    return smallest.item() >= low and largest.item() <= high
 
 
 REAL = Interval("real", "be real")

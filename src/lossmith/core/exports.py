@@ -33,6 +33,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "lossmith.core.numerics": ("log_softmax", "softmax"),
     "lossmith.core.signature": ("Signature", "elementwise"),
     "lossmith.engines.choice": ("engine", "explain_path", "one_pass"),
+    "lossmith.engines.rows.statistics": ("SoftmaxStatistics", "softmax_statistics"),
     "lossmith.losses.region.statistics": ("RegionStatistics",),
     "lossmith.teach.explain": ("explain",),
     "lossmith.teach.inspect": ("inspect",),

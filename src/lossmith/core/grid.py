@@ -38,6 +38,10 @@ class Walk(NamedTuple):
         value = torch.cat(self.lines, 1).gather(1, node)
         return (value + torch.cat(self.levels, 1).gather(1, step)).squeeze(1)
 
+    def to_corner(self) -> Tensor:
+        """The sum over all paths that end in the last node, ``(N)``."""
+        return self.lines[-1][:, -1] + self.levels[-1][:, 0]
+
 
 def walk(
     down: Tensor, across: Tensor, diagonal: Tensor | None = None, *, shares: bool = False

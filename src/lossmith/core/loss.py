@@ -22,7 +22,7 @@ from lossmith.core.checks import (
 )
 from lossmith.core.domain import Vector
 from lossmith.core.reduction import Terms
-from lossmith.core.route import Call, Engine
+from lossmith.core.route import Call, Engine, large
 from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
@@ -61,7 +61,7 @@ def loss(
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
         engine: Offered each checked call outside of a compiler, whatever its weights, dtypes and
-            options.
+            options; an early one large calls before they are checked.
 
     Returns:
         A decorator.
@@ -103,6 +103,8 @@ def build(
     count = len(card.tensors)
     ignore = signature.parameters.get("ignore_index")
     plans: dict[Any, _Plan] = {}
+    early = engine if getattr(engine, "early", False) else None
+    late = engine if early is None else None
 
     @functools.wraps(body)
     def function(
@@ -133,7 +135,15 @@ def build(
             tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
 
         # an engine of the loss's own has its own idea of what is small
-        route = None if compiling else route_of(plan.elements if engine is None else sys.maxsize)
+        route = None if compiling else route_of(plan.elements if late is None else sys.maxsize)
+        offer = early is not None and not compiling and large(plan.elements)
+        if offer and not transforming():
+            if sample_weight is not None:
+                _check_weight(sample_weight, way, tensors, sizes)
+            call = Call(card, way, body, tensors, options, sample_weight, reduction, False, early)
+            done = (route or early)(call)  # type: ignore[misc]
+            if done is not None:
+                return done
         swift = native if plan.kernel and sample_weight is None else None
         if swift is not None and (compiling or transforming()):
             swift = None
@@ -164,10 +174,10 @@ def build(
         way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         swift = swift if absent is None else None
-        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None, engine)
+        call = Call(card, way, body, tensors, options, weight, reduction, swift is not None, late)
         done = None if route is None else route(call)
-        if done is None and engine is not None and not compiling:
-            done = engine(call)
+        if done is None and late is not None and not compiling:
+            done = late(call)
         if done is None and swift is not None:
             done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
         return call.compute() if done is None else done

@@ -200,6 +200,13 @@ def masked_logsumexp(input: Tensor, keep: Tensor, *, dim: int) -> Tensor:
     return torch.logsumexp(torch.where(keep, input, lowest), dim)
 
 
+def softcapped(logits: Tensor, scale: float = 1.0, softcap: float | None = None) -> Tensor:
+    """``softcap tanh(scale x / softcap)``; without a cap ``scale x``."""
+    if softcap is not None:
+        return softcap * torch.tanh(logits * (scale / softcap))
+    return logits if scale == 1.0 else scale * logits
+
+
 def take_class(values: Tensor, index: Tensor, *, dim: int = 1) -> Tensor:
     """``values[..., index, ...]`` along ``dim``, one entry per position of ``index``.
 

@@ -17,7 +17,12 @@ SMALL = 1 << 15
 
 
 class Engine(Protocol):
-    """A loss's own way to compute a call; it returns None to decline."""
+    """A loss's own way to compute a call; it returns None to decline.
+
+    One with a true attribute ``early`` is offered large calls before absent samples are filled and
+    tensor values looked at, which would cost a pass over the tensors each: it sees to both, and
+    declines where the value checks have something to say.
+    """
 
     def __call__(self, call: "Call") -> Tensor | None:
         """The value, connected to its arguments."""
@@ -61,7 +66,11 @@ class Call(NamedTuple):
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
         logits, link = tensors[0], self.card.link
-        finite = tamed(logits) if link in ("logit", "softmax") else None
+        # a linear layer inside the loss makes the logits of something else
+        holds = link == "logit" or (
+            link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
+        )
+        finite = tamed(logits) if holds else None
         if finite is None:
             result = self.body(*tensors, **options)
         else:
@@ -94,7 +103,12 @@ _route: Route | None = None
 
 def current(elements: int) -> Route | None:
     """The engine that a call of this size is offered to first; it returns None to decline."""
-    return _route if elements > SMALL else None
+    return _route if large(elements) else None
+
+
+def large(elements: int) -> bool:
+    """Whether a call of this size is offered to engines that leave the small ones alone."""
+    return elements > SMALL
 
 
 def follow(route: Route | None) -> Route | None:

@@ -42,6 +42,15 @@ class Tokens(Domain):
 
 
 @dataclass(frozen=True)
+class Tags(Tokens):
+    """Classes of the steps of a sequence, of which any may occur."""
+
+    def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
+        """Classes drawn evenly."""
+        return torch.randint(sizes["C"], shape, generator=generator)
+
+
+@dataclass(frozen=True)
 class Lengths(Domain):
     """Whole numbers from ``low`` to the size of the dimension ``of``."""
 
@@ -62,6 +71,7 @@ class Lengths(Domain):
 
 CLASS_LIST = ClassList("class_list", "be a class index or -1")
 TOKENS = Tokens("tokens", "be a class index")
+TAGS = Tags("tags", "be a class index")
 
 
 def checked_symbols(targets: Tensor, lengths: Tensor, classes: int, blank: int) -> Tensor:

@@ -113,7 +113,9 @@ def one_pass(
 
 
 def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Path:
-    """How the ``"one_pass"`` engine would compute a call, and why.
+    """How a call is computed with the ``"one_pass"`` engine, and why.
+
+    A loss over a softmax has an engine of its own, ``"rows"``, which serves in any case.
 
     Args:
         loss: A loss of lossmith, a Module, or what :func:`one_pass` returned.
@@ -142,8 +144,8 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
         getattr(loss, "without_engine", loss)(*tensors, **options)
     finally:
         follow(before)
-    if seen:
-        return seen[0]
+    if seen:  # a loss with an engine of its own, which declines, is offered a second time
+        return next((path for path in seen if path.how != "plain"), seen[-1])
     elements = tensors[0].numel()
     if elements <= SMALL:
         return Path("plain", f"{elements} elements, and up to {SMALL} an engine gains nothing")

@@ -1,9 +1,11 @@
 """CTC from scores to the gradient by the scores, without a graph through the steps.
 
-Three ways lead to the losses and to the posterior of every symbol: torch's kernel for a few states,
-and the walks of :mod:`lossmith.engines.alignments`, by multiplication or in logarithms.
+Four ways lead to the losses and to the posterior of every symbol: torch's kernel for a few states,
+the walks of :mod:`lossmith.engines.alignments`, by multiplication or in logarithms, and a kernel in
+Triton on a GPU.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -181,13 +183,30 @@ def _by_walk(batch: Batch, wanted: bool, factor: Tensor | None) -> tuple[Tensor,
     differs = torch.ones_like(targets, dtype=torch.bool)
     differs[:, 1:] = targets[:, 1:] != targets[:, :-1]
     question = emit, differs, steps, symbols
-    done = multiplied(*question, posterior=wanted)
-    value, posterior = in_logarithms(*question, posterior=wanted) if done is None else done
+    if scores.device.type == "cuda" and importlib.util.find_spec("triton"):
+        from lossmith.engines.triton.ctc import on_device
+
+        value, posterior = on_device(*question, posterior=wanted)
+    else:
+        done = multiplied(*question, posterior=wanted)
+        value, posterior = in_logarithms(*question, posterior=wanted) if done is None else done
     if posterior is None:
         return (value,)
+    if scores.device.type != "cpu":
+        posterior = once(posterior, index)
     if factor is not None:
         posterior.mul_(factor.unsqueeze(1))
     if soft is None:
         return value, posterior.neg_().to(scores.dtype), index
     slope = soft.minus(posterior, index, 1.0 if factor is None else factor.unsqueeze(1))
     return value, slope.masked_fill_(batch.outside() | (value == math.inf).unsqueeze(1), 0.0)
+
+
+def once(posterior: Tensor, index: Tensor) -> Tensor:
+    """All posteriors of a class ``(T, N, 1 + S)`` added up at the first of its places.
+
+    Kernels that add to places in any order round in any order; to add zeros is to round nothing.
+    """
+    same = index.unsqueeze(2) == index.unsqueeze(1)
+    first = ~same.tril(-1).any(2)
+    return torch.einsum("tnk,nkj->tnj", posterior, (same & first.unsqueeze(1)).to(posterior.dtype))

@@ -3,7 +3,7 @@
 A chain of torch's kernels over a large tensor waits for memory at each of them, and for fresh
 pages at each result. Here the whole chain works on one block, in buffers that stay in the cache,
 before the next block is touched: the arguments are read once, the gradient is written once.
-``benchmarks/results/torch_losses.json`` has the times against torch's own kernels.
+On the CPU only. ``benchmarks/results/torch_losses.json`` has the times against torch's own kernels.
 """
 
 import math
@@ -74,16 +74,16 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
         y = y.view(x.shape if y.shape == input.shape else -1)
     else:
         x, y = x.view(-1), y.view(-1)
-    values = x.new_empty(len(x)) if reduction == _NONE else None
+    shape = input.shape[:-1] if formula.by_row else input.shape
+    result = x.new_empty(shape if reduction == _NONE else ())
+    values = result.view(-1) if reduction == _NONE else None
     slopes = torch.empty_like(x) if input.requires_grad and torch.is_grad_enabled() else None
     with torch.inference_mode():  # its kernels are called faster
         total = _fill(formula, x, y, values, slopes, 1 / len(x) if reduction == _MEAN else 1.0)
     if not math.isfinite(total):
         return None
     if values is None:
-        result = x.new_tensor(total)
-    else:
-        result = values.view(input.shape[:-1] if formula.by_row else input.shape)
+        result.fill_(total)
     if slopes is None:
         return result
     kept, leaves, others = (slopes.view_as(input),), (input,), (target,)

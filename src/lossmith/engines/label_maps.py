@@ -1,4 +1,7 @@
-"""Both passes over softmax and class indices by hand: in place, in buffers that fit the cache."""
+"""Both passes over softmax and class indices by hand: in place, in buffers that fit the cache.
+
+On the CPU only.
+"""
 
 from typing import NamedTuple
 

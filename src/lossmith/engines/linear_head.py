@@ -19,8 +19,9 @@ from lossmith.engines.one_pass import Path, connect
 from lossmith.engines.pull import Pull
 from lossmith.engines.row_passes import Swift
 
-# Logits up to which one product and one loss cost less than the way through blocks
-FEW = 1 << 18
+# Logits up to which one product and one loss cost less than the way through blocks; at 1 Mi, one
+# thread, blocks took 1.4 times the time of torch, the direct way 0.95
+FEW = 1 << 22
 
 
 class LinearHead:

@@ -52,7 +52,7 @@ class Head(NamedTuple):
         hidden = self.hidden[rows] if self.narrow else self.hidden[rows].to(self.dtype)
         for columns, weight in self.tiles():
             _multiply(hidden, weight.t(), out[:, columns])
-        return out if self.bias is None else out.add_(self.bias)
+        return out if self.bias is None else torch.add(out, self.bias, out=out)
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
         """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""
@@ -106,7 +106,7 @@ class Sums:
         if self.hidden is not None:
             out = self.hidden[rows]
             for columns, weight in self.head.tiles():
-                _multiply(slope[:, columns], weight, out, add=bool(columns.start))
+                _multiply(slope[:, columns], weight, out, add=columns.start not in (None, 0))
             if not narrow:
                 out.mul_(column)
         if self.weight is not None:
@@ -115,11 +115,9 @@ class Sums:
     def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
         """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.
 
-        For float16 it stays wide: a mean may vanish in that range, until the backward pass brings
-        the factor that is meant to prevent it.
+        It stays wide until the backward pass has multiplied it by its factor: a mean may vanish in
+        the range of float16, and bfloat16 has no digit to lose to a second rounding.
         """
-        gradient, given = ((self.hidden, self.weight, self.bias)[kind], self.head[kind])
-        assert gradient is not None and given is not None  # it was wanted  # noqa: PT018
-        if not isinstance(scale, float) or scale != 1.0:
-            gradient.mul_(scale)
-        return gradient if given.dtype is torch.float16 else gradient.to(given.dtype)
+        gradient = (self.hidden, self.weight, self.bias)[kind]
+        assert gradient is not None  # it was wanted
+        return gradient if isinstance(scale, float) and scale == 1.0 else gradient.mul_(scale)

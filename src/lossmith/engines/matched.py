@@ -32,15 +32,15 @@ class Matched:
         self.partner, self.absent, self.views = partner, absent, views
         self.lowest = torch.finfo(dtype).min / 4  # adds nothing to any sum, and is no infinity
 
-    def apart(self, scores: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Columns and scores of the partners; whatever is left out of ``scores`` gets lowest."""
+    def apart(self, tile: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns and tile of the partners; whatever is left out of ``tile`` gets lowest."""
         column = self.partner[place].unsqueeze(1)
-        own = scores.gather(1, column)
+        own = tile.gather(1, column)
         if self.views > 1:
-            scores.scatter_(1, place.unsqueeze(1), self.lowest)
+            tile.scatter_(1, place.unsqueeze(1), self.lowest)
         if self.absent is not None:
             out = self.absent[place].unsqueeze(1) | self.absent
-            scores.masked_fill_(out, self.lowest)
+            tile.masked_fill_(out, self.lowest)
         return column, own
 
     def finish(self, values: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class Matched:
 
 
 class Softmax(Matched):
-    """``-log`` of the share of the partner among the scores of its row.
+    """``-log`` of the share of the partner among the tile of its row.
 
     With ``columns`` the mean of that and of its share in its column; row i belongs to column i.
     """
@@ -73,14 +73,14 @@ class Softmax(Matched):
             self.own, self.others, self.total = partner.new_zeros((3, len(partner)), dtype=dtype)
             self.top = torch.full_like(self.own, self.lowest)
 
-    def value(self, scores: Tensor, place: Tensor) -> Tensor:
+    def value(self, tile: Tensor, place: Tensor) -> Tensor:
         """The part of the rows; the sums of the columns go on."""
-        column, own = self.apart(scores, place)
-        scores.scatter_(1, column, self.lowest)
-        kernels = kernels_for(scores)
-        others = kernels.log_sum_exp(scores)
+        column, own = self.apart(tile, place)
+        tile.scatter_(1, column, self.lowest)
+        kernels = kernels_for(tile)
+        others = kernels.log_sum_exp(tile)
         if self.looks:
-            kernels.merge_columns(scores, self.top, self.total)
+            kernels.merge_columns(tile, (self.top, self.total))
             self.own[place], self.others[place] = own.squeeze(1), others
         return softplus(others - own.squeeze(1))
 
@@ -93,24 +93,24 @@ class Softmax(Matched):
     def _columns(self) -> Tensor:
         return self.top + self.total.log()
 
-    def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor, Tensor]:
+    def pull(self, tile: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor, Tensor]:
         """The part of the rows, and the slopes of rows and columns."""
-        column, own = self.apart(scores, place)
-        scores.scatter_(1, column, self.lowest)
-        kernels = kernels_for(scores)
-        others = self.others[place] if self.looks else kernels.log_sum_exp(scores)
+        column, own = self.apart(tile, place)
+        tile.scatter_(1, column, self.lowest)
+        kernels = kernels_for(tile)
+        others = self.others[place] if self.looks else kernels.log_sum_exp(tile)
         margin = others - own.squeeze(1)
         slope = margin.sigmoid() * force[place]
         if self.looks:
             sides = self._columns()
             along = 0.5 * (sides - self.own).sigmoid() * force
             slope = 0.5 * slope
-            kernels.exponentials(scores, others, slope, sides, along)
+            kernels.exponentials(tile, others, slope, sides, along)
             slope = slope + along[place]
         else:
-            kernels.exponentials(scores, others, slope)
-        scores.scatter_(1, column, -slope.unsqueeze(1))
-        return softplus(margin), scores
+            kernels.exponentials(tile, others, slope)
+        tile.scatter_(1, column, -slope.unsqueeze(1))
+        return softplus(margin), tile
 
 
 class Sigmoid(Matched):
@@ -118,63 +118,64 @@ class Sigmoid(Matched):
 
     looks = False
 
-    def value(self, scores: Tensor, place: Tensor) -> Tensor:
+    def value(self, tile: Tensor, place: Tensor) -> Tensor:
         """Softplus of each score, of the opposite one for the partner."""
-        column, own = self.apart(scores, place)
-        scores.scatter_(1, column, -own)
-        return kernels_for(scores).logistic(scores)
+        column, own = self.apart(tile, place)
+        tile.scatter_(1, column, -own)
+        return kernels_for(tile).logistic(tile)
 
-    def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor, Tensor]:
+    def pull(self, tile: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor, Tensor]:
         """The slope needs no normaliser, so one pass gives it."""
-        column, own = self.apart(scores, place)
-        scores.scatter_(1, column, -own)
-        value = kernels_for(scores).logistic(scores, force[place])
-        scores.scatter_(1, column, -scores.gather(1, column))
-        return value, scores
+        column, own = self.apart(tile, place)
+        tile.scatter_(1, column, -own)
+        value = kernels_for(tile).logistic(tile, force[place])
+        tile.scatter_(1, column, -tile.gather(1, column))
+        return value, tile
 
 
 class InPlace:
     """The kernels, made of torch's."""
 
     @staticmethod
-    def log_sum_exp(scores: Tensor) -> Tensor:
+    def log_sum_exp(tile: Tensor) -> Tensor:
         """Of each row."""
-        top = scores.amax(1, keepdim=True)
-        return (scores - top).exp_().sum(1).log_() + top.squeeze(1)
+        top = tile.amax(1, keepdim=True)
+        return (tile - top).exp_().sum(1).log_() + top.squeeze(1)
 
     @staticmethod
-    def merge_columns(scores: Tensor, top: Tensor, total: Tensor) -> None:
+    def merge_columns(tile: Tensor, out: tuple[Tensor, Tensor]) -> None:
         """Carry ``log sum exp`` of the columns, ``top + log(total)``, on over further rows."""
-        higher = torch.maximum(top, scores.amax(0))
-        total.mul_(torch.exp(top - higher)).add_((scores - higher).exp_().sum(0))
+        top, total = out
+        higher = torch.maximum(top, tile.amax(0))
+        total.mul_(torch.exp(top - higher)).add_((tile - higher).exp_().sum(0))
         top.copy_(higher)
 
     @staticmethod
     def exponentials(
-        scores: Tensor,
+        tile: Tensor,
         rows: Tensor,
         slope: Tensor,
         columns: Tensor | None = None,
         along: Tensor | None = None,
     ) -> None:
-        """``scores`` become ``slope exp(s - rows)``, and ``along exp(s - columns)`` on top."""
-        other = None if columns is None or along is None else (scores - columns).exp_().mul_(along)
-        scores.sub_(rows.unsqueeze(1)).exp_().mul_(slope.unsqueeze(1))
+        """``tile`` become ``slope exp(s - rows)``, and ``along exp(s - columns)`` on top."""
+        other = None if columns is None or along is None else (tile - columns).exp_().mul_(along)
+        tile.sub_(rows.unsqueeze(1)).exp_().mul_(slope.unsqueeze(1))
         if other is not None:
-            scores.add_(other)
+            tile.add_(other)
 
     @staticmethod
-    def logistic(scores: Tensor, force: Tensor | None = None) -> Tensor:
-        """Sums of softplus; with a ``force``, ``scores`` become ``force sigmoid(s)``."""
-        value = softplus(scores).sum(1)
+    def logistic(tile: Tensor, force: Tensor | None = None) -> Tensor:
+        """Sums of softplus; with a ``force``, ``tile`` become ``force sigmoid(s)``."""
+        value = softplus(tile).sum(1)
         if force is not None:
-            scores.sigmoid_().mul_(force.unsqueeze(1))
+            tile.sigmoid_().mul_(force.unsqueeze(1))
         return value
 
 
-def kernels_for(scores: Tensor) -> Any:
+def kernels_for(tile: Tensor) -> Any:
     """Triton's where they run, torch's elsewhere."""
-    if scores.device.type == "cuda" and importlib.util.find_spec("triton"):
+    if tile.device.type == "cuda" and importlib.util.find_spec("triton"):
         from lossmith.engines.triton.pairs import Kernels
 
         return Kernels

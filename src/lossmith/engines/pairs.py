@@ -7,9 +7,10 @@ vectors, and the next stripe takes its place. What a stripe cannot know, such as
 the columns, a pass over all stripes collects first. The backward pass only scales.
 
 A stripe of R rows costs 6 R M D flops in its three multiplications; it reads ``right`` twice, and
-reads and writes its gradient once: 16 M D bytes. ``LEAST`` rows hide that traffic behind the
-arithmetic. More rows gain nothing, and lose as soon as the stripe no longer stays in the cache, so
-it gets ``BUDGET`` bytes. ``LEAST`` rows of M products are fewer than the vectors have elements.
+reads and writes its gradient once: 16 M D bytes. 128 rows hide that traffic behind the arithmetic.
+More rows gain nothing, and lose as soon as the stripe with its temporaries no longer stays in the
+cache, so these get ``BUDGET`` bytes. If M is so large that this is less than ``LEAST`` rows of
+them, they get those: no more than the vectors themselves take at D = 256.
 """
 
 import functools
@@ -31,7 +32,7 @@ from lossmith.engines.one_pass import Path, connect
 SMALL = 1 << 18
 # Bytes of a stripe with its temporaries, so that it stays in the last cache.
 BUDGET = {"cpu": 1 << 24, "cuda": 1 << 25}
-LEAST = 128
+LEAST = 256
 
 
 class Sides(NamedTuple):
@@ -82,8 +83,8 @@ class Step(Protocol):
     copies: int
     looks: bool
 
-    def value(self, scores: Tensor, place: Tensor) -> Tensor | Terms:
-        """The values of the rows at ``place``; ``scores``, ``(R, M)``, may be overwritten."""
+    def value(self, tile: Tensor, place: Tensor) -> Tensor | Terms:
+        """The values of the rows at ``place``; ``tile``, ``(R, M)``, may be overwritten."""
         ...
 
     def finish(self, values: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class Step(Protocol):
         """What pulls at the samples, passed on to the rows."""
         ...
 
-    def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
+    def pull(self, tile: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
         """The values, and the slope of ``(force * all values).sum()`` by each product."""
         ...
 
@@ -125,9 +126,9 @@ class Rows:
         values = self.rows(scores, torch.arange(scores.shape[0], device=scores.device))
         return self.finish(values) if isinstance(values, Tensor) else values
 
-    def value(self, scores: Tensor, place: Tensor) -> Tensor | Terms:
+    def value(self, tile: Tensor, place: Tensor) -> Tensor | Terms:
         """The rows at ``place``."""
-        return self.rows(scores, place)
+        return self.rows(tile, place)
 
     def finish(self, values: Tensor) -> Tensor:
         """Each row by itself, or the total."""
@@ -137,15 +138,16 @@ class Rows:
         """Each row by itself; a single number for all broadcasts."""
         return force
 
-    def pull(self, scores: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
+    def pull(self, tile: Tensor, place: Tensor, force: Tensor) -> tuple[Tensor | Terms, Tensor]:
         """By autograd, within the stripe."""
         with torch.enable_grad():
-            leaf = scores.detach().requires_grad_()
+            leaf = tile.detach().requires_grad_()
             result = self.rows(leaf, place)
             values = result.loss if isinstance(result, Terms) else result
             pull = force[place] if force.ndim else force.expand_as(values)
             (slope,) = torch.autograd.grad(values, leaf, pull)
-        return result, slope
+        loss = values.detach()
+        return (result._replace(loss=loss) if isinstance(result, Terms) else loss), slope
 
 
 class Swept(NamedTuple):
@@ -249,15 +251,20 @@ class Pairs:
         return swept, torch.autograd.grad(reached, [leaves[i] for i in needs], swept.slopes)
 
 
+def stripe_rows(right: Tensor, copies: int) -> int:
+    """How many rows a stripe has, by the cost model above."""
+    room = BUDGET["cpu" if right.device.type == "cpu" else "cuda"]
+    row = len(right) * right.element_size()
+    return max(1, max(LEAST, room // row) // copies)
+
+
 @torch.no_grad()
 def _sweep(sides: Sides, step: Step, force: Tensor | None = None) -> Swept:
     """Pass over all stripes; with ``force``, one number per row, for slopes as well."""
-    left = sides.left.detach()
-    count, columns = len(left), len(sides.right)
-    room = BUDGET["cpu" if left.device.type == "cpu" else "cuda"]
-    fit = room // (columns * left.element_size() * step.copies)
-    rows = min(count, max(LEAST, fit))
-    stripe = left.new_empty(rows, columns)
+    left, right = sides.left.detach(), sides.right
+    count = len(left)
+    rows = min(count, stripe_rows(right, step.copies))
+    stripe = left.new_empty(rows, len(right))
     pull = None if force is None else _Pull(sides)
     parts: list[Terms] = []
     for start in range(0, count, rows):
@@ -272,7 +279,7 @@ def _sweep(sides: Sides, step: Step, force: Tensor | None = None) -> Swept:
         parts.append(result if isinstance(result, Terms) else Terms(result))
     normalisers = [part.normaliser for part in parts if part.normaliser is not None]
     return Swept(
-        torch.cat([part.loss for part in parts]).detach(),
+        torch.cat([part.loss for part in parts]),
         torch.cat(normalisers) if normalisers else None,
         [] if pull is None else pull.slopes(),
     )

@@ -13,20 +13,26 @@ from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 
 
-def moves(blanks: Tensor, labels: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+def beyond(like: Tensor, steps: Tensor, symbols: Tensor) -> Tensor:
+    """The nodes behind the end of a sample, ``(N, T, S + 1)``, for logits of any further size."""
+    step = torch.arange(like.shape[1], device=like.device).unsqueeze(1)
+    symbol = torch.arange(like.shape[2], device=like.device)
+    return (step >= steps.view(-1, 1, 1)) | (symbol > symbols.view(-1, 1, 1))
+
+
+def moves(blanks: Tensor, labels: Tensor, outside: Tensor) -> tuple[Tensor, Tensor]:
     """Log-weights of the moves to the next step and to the next symbol, ``(N, T + 1, S + 1)``.
 
-    The further row is where the blank of the last step leads. No symbol is read there or behind.
+    The further row is where the blank of the last step leads. No symbol is read there.
 
     Args:
         blanks: Log-probability of the blank, ``(N, T, S + 1)``.
         labels: Log-probability of the next symbol, ``(N, T, S)``.
-        steps: Steps of each sample, ``(N)``.
+        outside: Where a sample has ended, ``(N, T, S + 1)``.
     """
-    step = torch.arange(blanks.shape[1], device=blanks.device).unsqueeze(1)
-    labels = torch.where(step < steps.view(-1, 1, 1), labels, IMPOSSIBLE)
-    down = F.pad(blanks, (0, 0, 0, 1), value=IMPOSSIBLE)
-    return down, F.pad(labels, (0, 1, 0, 1), value=IMPOSSIBLE)
+    down = F.pad(blanks.masked_fill(outside, IMPOSSIBLE), (0, 0, 0, 1), value=IMPOSSIBLE)
+    across = labels.masked_fill(outside[:, :, :-1], IMPOSSIBLE)
+    return down, F.pad(across, (0, 1, 0, 1), value=IMPOSSIBLE)
 
 
 def one_pass_rnnt(
@@ -65,7 +71,8 @@ def _solve(
     places = index.expand(-1, logits.shape[1], -1, -1)
     soft = Softmax.of(logits)
     emit = logits.gather(3, places).double() - soft.normaliser(logits)
-    down, across = moves(emit[..., 0], emit[:, :, :-1, 1], steps)
+    outside = beyond(logits, steps, symbols)
+    down, across = moves(emit[..., 0], emit[:, :, :-1, 1], outside)
     paths = walk(down, across, shares=wanted)
     total = paths.to(steps, symbols)
     if not wanted:
@@ -74,9 +81,6 @@ def _solve(
     posterior = torch.stack([blank_came[:, 1:], F.pad(symbol_came[:, :-1, 1:], (0, 1))], 3)
     slope = soft.minus(posterior, places, posterior.sum(3, keepdim=True))
     # behind the end nothing has a gradient, whatever stands there
-    step = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
-    symbol = torch.arange(logits.shape[2], device=logits.device)
-    outside = (step >= steps.view(-1, 1, 1)) | (symbol > symbols.view(-1, 1, 1))
     return -total, slope.masked_fill_(outside.unsqueeze(3), 0.0)
 
 

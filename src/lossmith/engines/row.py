@@ -15,6 +15,8 @@ from lossmith.engines.pull import SMALL, with_pull
 
 # Of a class nearer to certainty torch's float64 kernels keep fewer digits than float32 has
 CERTAIN = -1e-8
+# What torch's kernel is told to ignore: every label outside has to raise
+NO_LABEL = -(1 << 62)
 
 
 def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
@@ -30,7 +32,7 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     if input.dtype is torch.float32 and input.numel() <= SMALL:  # two kernels more than torch
         log_p = torch.log_softmax(input, 1, dtype=torch.float64)
         if log_p.detach().amax().item() < CERTAIN:
-            value = cast(Any, kernels).nll_loss_nd(log_p, index, None, reduction, -100)
+            value = cast(Any, kernels).nll_loss_nd(log_p, index, None, reduction, NO_LABEL)
             return cast(Tensor, value.float())
     logits = input.detach()
     place = index.unsqueeze(1)

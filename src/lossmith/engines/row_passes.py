@@ -3,7 +3,6 @@
 A pass is handed logits that nobody else needs, and may write the slope over them.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from lossmith.core.card import Card
 from lossmith.core.checks import fail, said
-from lossmith.core.numerics import times
 from lossmith.core.reduction import Terms
 from lossmith.core.route import Call
 
@@ -90,94 +88,17 @@ def _differentiated(loss: Callable[..., Terms], logits: Tensors, needs: Sequence
     leaves = [each.detach().requires_grad_(need) for each, need in zip(logits, needs, strict=True)]
     with torch.enable_grad():
         value, normaliser, *_ = loss(*leaves)
+        total = value.sum()
     if value.shape != logits[0].shape[:1]:
         rule = f"return one value per row, of shape {tuple(logits[0].shape[:1])}"
         fail("loss", rule, said(str(tuple(value.shape))))
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    slopes: list[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
-    if wanted and value.requires_grad:
-        slopes = list(
-            torch.autograd.grad(value.sum(), wanted, allow_unused=True, materialize_grads=True)
-        )
+    slopes: Sequence[Tensor] = [torch.zeros_like(leaf) for leaf in wanted]
+    if wanted and total.requires_grad:
+        slopes = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
     found = iter(slopes)
     return Rows(
         value.detach(),
         tuple(next(found) if need else None for need in needs),
         normaliser=None if normaliser is None else normaliser.detach(),
     )
-
-
-def class_rows(
-    logits: Tensors, rest: Tensors, options: Options, needs: Sequence[bool]
-) -> Rows | None:
-    """Cross-entropy of class indices, its slope written over the logits; None for what it cannot.
-
-    With ``e = exp(x - max x)``, R the sum of e over the other classes and S the sum over all, the
-    slope ``p - onehot`` is ``e / S``, and ``-R / S`` at the target: nothing cancels, and the
-    division by S is left to whoever uses the slope. The value is the distance to the largest logit
-    plus ``log S``, where a target that is the largest itself adds its 1 under ``log1p``.
-
-    Smoothing by s takes ``s / C`` from the slope of every class, and gives that share of all
-    distances to the value; a factor w of each class multiplies both.
-    """
-    named = dict(options)
-    weight, smoothing = named.pop("weight", None), named.pop("label_smoothing", 0.0)
-    named.pop("ignore_index", None)  # absent rows have the weight 0
-    (scores,), (target,) = logits, rest
-    on_cpu = scores.device.type == "cpu"
-    if target.is_floating_point() or any(named.values()):
-        return None
-    if weight is not None and smoothing and not on_cpu:  # 0 * inf, which only a look can tell
-        return None
-    out, classes = scores.detach(), scores.shape[1]
-    inside = None if on_cpu else (target >= 0) & (target < classes)
-    place = (target if inside is None else torch.where(inside, target, 0)).unsqueeze(1)
-    by_class = None if weight is None else weight.to(out)
-    own_factor = None if by_class is None else by_class[place]
-
-    top, largest = out.amax(1, keepdim=True), torch.finfo(out.dtype).max / 4
-    if not on_cpu or top.max().item() > largest:  # infinite logits mean certainty
-        out.clamp_(max=largest)
-        top = top.clamp(max=largest)
-    out.sub_(top)
-    depth = -out.gather(1, place)
-    below = None
-    if smoothing:
-        below = (out.sum(1) if by_class is None else out @ by_class).unsqueeze(1)
-        if on_cpu and not math.isfinite(below.sum().item()):
-            return None
-    out.exp_()
-    own = out.gather(1, place)
-    out.scatter_(1, place, 0.0)
-    others = out.sum(1, keepdim=True)
-    total = own + others
-    log_total = total.log()
-    value = depth + torch.where(depth == 0, others.log1p(), log_total)
-    pull = torch.full_like(total, 1 - smoothing)
-    if own_factor is not None:
-        pull *= own_factor
-    value = times(pull, value)
-    share, mass = smoothing / classes, 0.0
-    if below is not None:
-        mass = classes if by_class is None else by_class.sum()
-        value = value + share * (mass * log_total - below)
-    if inside is not None:
-        value = torch.where(inside.unsqueeze(1), value, math.nan)
-    found = Rows(
-        value.squeeze(1),
-        (None,),
-        normaliser=None if own_factor is None else own_factor.squeeze(1),
-    )
-    if not needs[0]:
-        return found
-
-    ratio = pull + share * mass  # the slope is ratio * e / S - pull * onehot - share * w
-    unit = torch.where(ratio == 0, 1.0, ratio)
-    if below is not None:
-        each = share * total / unit
-        out.sub_(each) if by_class is None else out.addr_(each.squeeze(1), by_class, alpha=-1)
-    out.scatter_add_(1, place, (share * mass * own - pull * others) / unit)
-    factor = ratio / total
-    if inside is not None:
-        factor = torch.where(inside.unsqueeze(1), factor, math.nan)
-    return found._replace(slopes=(out,), factor=factor.squeeze(1))

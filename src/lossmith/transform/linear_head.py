@@ -3,7 +3,6 @@
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,9 +16,10 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.choice import adopt
+from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_head import LinearHead
 from lossmith.engines.linear_products import Head
-from lossmith.engines.row_passes import class_rows, inner, terms
+from lossmith.engines.row_passes import inner, terms
 from lossmith.losses.classification.cross_entropy import cross_entropy
 
 Function = Callable[..., Tensor]
@@ -87,7 +87,7 @@ def linear_head(
 
         >>> distil = lm.linear_head(lm.kl_div_from_logits_loss, heads=2)
         >>> distil(hidden, weight, hidden, 0.5 * weight)  # teacher logits 1 and 0
-        tensor(0.0672)
+        tensor(0.0826)
 
     Wijmans et al. 2024, arXiv:2411.09009, compute this loss without the logits for cross-entropy.
     """
@@ -144,8 +144,8 @@ class _Over:
             fail("loss", f"be a row loss of {count}", said(kind))
         prefixes = ["", *(f"{name}_" for name in card.tensors[1:heads])]
         biases = tuple(f"{prefix}bias" for prefix in prefixes)
-        layers = [dom.dims[1] for dom in ways[0].tensors.values()][:heads]
-        rules = {name: Vector((classes,)) for name, classes in zip(biases, layers, strict=True)}
+        domains = list(ways[0].tensors.values())[:heads]
+        rules = {name: Vector(d.dims[1:2]) for name, d in zip(biases, domains, strict=True)}
         signatures = tuple(_over_layers(way, prefixes) for way in ways)
         domains = signatures[0].tensors
         self.by_row = {name for name, domain in domains.items() if domain.dims[:1] == ("N",)}
@@ -153,7 +153,19 @@ class _Over:
         self.by_row |= {"sample_weight", *(name for name, dims in own.items() if dims == ("N",))}
         self.names = tuple(domains)
         self.function = build(
-            replace(card, signatures=signatures, options={**card.options, **rules}, link="none"),
+            Card(
+                task=card.task,
+                coupling="row",
+                formula=card.formula,
+                signatures=signatures,
+                options={**card.options, **rules},
+                nonnegative=card.nonnegative,
+                differentiable=card.differentiable,
+                reductions=card.reductions,
+                use_when=card.use_when,
+                avoid_when=card.avoid_when,
+                source=card.source,
+            ),
             _plain(row, biases),
             engine=LinearHead(row, biases, SWIFT.get(row), memory),
         )
@@ -198,6 +210,8 @@ def _plain(row: Function, biases: tuple[str, ...]) -> Callable[..., Terms]:
     body.__name__ = f"linear_head({row.card.name})"  # type: ignore[attr-defined]
     own = inspect.signature(row).parameters.values()
     options = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.default is not p.empty]
+    word = inspect.Parameter.KEYWORD_ONLY
+    options += [inspect.Parameter(name, word, default=None) for name in biases]
     body.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return body
 

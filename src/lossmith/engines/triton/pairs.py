@@ -99,13 +99,13 @@ class Kernels:
         return out
 
     @staticmethod
-    def merge_columns(scores: Tensor, top: Tensor, total: Tensor) -> None:
+    def merge_columns(scores: Tensor, out: tuple[Tensor, Tensor]) -> None:
         """Carry ``log sum exp`` of the columns, ``top + log(total)``, on over further rows."""
         rows, count = scores.shape
         high, width = TILE
         with _on(scores):
             _merge[(triton.cdiv(count, width),)](
-                scores, top, total, scores.stride(0), rows, count, HIGH=high, WIDTH=width
+                scores, *out, scores.stride(0), rows, count, HIGH=high, WIDTH=width
             )
 
     @staticmethod

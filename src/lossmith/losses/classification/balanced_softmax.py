@@ -8,12 +8,20 @@ from lossmith.core.domain import POSITIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.rows.head import Head
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 from lossmith.losses.classification.rows import (
     BY_INDEX,
     BY_PROBABILITIES,
     over_classes,
     target_cost,
 )
+
+
+def _against(class_counts: Tensor | None = None, ignore_index: int = -100) -> Against:
+    shift = None if class_counts is None else class_counts.double().log()
+    return Against(head=Head(shift=shift), ignore_index=ignore_index)
 
 
 @loss(
@@ -35,7 +43,8 @@ from lossmith.losses.classification.rows import (
         use_when="a few classes hold most samples, and the test set is balanced",
         avoid_when="the data to be predicted are as imbalanced as the training data",
         source="Ren 2020, arXiv:2007.10740",
-    )
+    ),
+    engine=against(_against),
 )
 def balanced_softmax_loss(
     input: Tensor,

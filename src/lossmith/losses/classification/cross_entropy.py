@@ -1,16 +1,31 @@
 """Cross-entropy from logits: class indices or probabilities as targets."""
 
+import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.domain import CLASS, NONNEGATIVE, PROBABILITIES, REAL, UNIT, Vector, Whole
+from lossmith.core.domain import (
+    CLASS,
+    FLAG,
+    NONNEGATIVE,
+    POSITIVE,
+    PROBABILITIES,
+    REAL,
+    UNIT,
+    Optional,
+    Vector,
+    Whole,
+)
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax, class_nll, times
+from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import eager
 from lossmith.engines.row import one_pass_class_nll
+from lossmith.engines.rows.head import Head
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 
 
 def one_pass(
@@ -20,14 +35,36 @@ def one_pass(
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    **more: object,
 ) -> Tensor | None:
     """The engine's, for class indices without weights; it raises at an absent label."""
+    if more:
+        return None
     indices = not target.is_floating_point() and input.ndim > 1
     if not indices or weight is not None or label_smoothing or not eager(input):
         return None
     if 0 <= ignore_index < input.shape[1]:
         return None
     return one_pass_class_nll(input, target, reduction)
+
+
+def _against(
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    z_loss: float = 0.0,
+    overwrite_input: bool = False,
+) -> Against:
+    return Against(
+        weight=weight,
+        smoothing=label_smoothing,
+        z_loss=z_loss,
+        head=Head(logit_scale, softcap),
+        ignore_index=ignore_index,
+        overwrite=overwrite_input,
+    )
 
 
 @loss(
@@ -45,6 +82,10 @@ def one_pass(
             "weight": Vector(within=NONNEGATIVE),
             "ignore_index": Whole(),
             "label_smoothing": UNIT,
+            "softcap": Optional(POSITIVE),
+            "logit_scale": POSITIVE,
+            "z_loss": NONNEGATIVE,
+            "overwrite_input": FLAG,
         },
         variants=({"label_smoothing": 0.1},),
         convex=True,
@@ -59,6 +100,7 @@ def one_pass(
     ),
     native=one_pass,
     native_checks=True,
+    engine=against(_against),
 )
 def cross_entropy(
     input: Tensor,
@@ -67,6 +109,10 @@ def cross_entropy(
     weight: Tensor | None = None,
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
+    softcap: float | None = None,
+    logit_scale: float = 1.0,
+    z_loss: float = 0.0,
+    overwrite_input: bool = False,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor | Terms:
@@ -83,6 +129,13 @@ def cross_entropy(
             sum of the factors of the targets, as torch does.
         ignore_index: Targets with this value are absent; any integer, inside or outside [0, C-1].
         label_smoothing: Share of each target that is spread evenly over the classes, in [0, 1].
+        softcap: Size that logits approach and never pass, ``softcap tanh(x / softcap)``, ``> 0``
+            (Gemma Team 2024, arXiv:2408.00118); None leaves them as they are.
+        logit_scale: Factor of the logits, ``> 0``, before the cap: an inverse temperature.
+        z_loss: Factor of the squared log-sum-exp of the logits, added to each row, ``>= 0``; it
+            keeps them from drifting (Chowdhery 2022, arXiv:2204.02311).
+        overwrite_input: Allows the gradient to be written in the place of ``input``, which spares
+            its memory. The logits are lost then, and the gradient has no gradient itself.
         sample_weight: Weight of each sample, ``(N, *)``, ``>= 0``; 0 means absent.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
@@ -100,7 +153,9 @@ def cross_entropy(
         >>> lm.cross_entropy(logits, torch.tensor([0, 1]), reduction="none")
         tensor([0.2395, 5.0134])
     """
+    input = softcapped(input, logit_scale, softcap)
     dim = 1 if input.ndim > 1 else 0
+    extra = z_loss * torch.logsumexp(input, dim).square() if z_loss else 0.0
     classes = input.shape[dim]
     factors = None if weight is None else weight.to(input).view(-1, *[1] * (input.ndim - dim - 1))
     if target.is_floating_point():
@@ -108,7 +163,7 @@ def cross_entropy(
             target = target * (1 - label_smoothing) + label_smoothing / classes
         if factors is not None:
             target = target * factors
-        return -times(target, accurate_log_softmax(input, dim=dim)).sum(dim)
+        return -times(target, accurate_log_softmax(input, dim=dim)).sum(dim) + extra
 
     value = class_nll(input, target, dim=dim)
     own = None if weight is None else weight.to(input)[target]
@@ -119,7 +174,7 @@ def cross_entropy(
         if factors is not None:
             spread = times(factors, spread)
         value = (1 - label_smoothing) * value + label_smoothing / classes * spread.sum(dim)
-    return Terms(value, normaliser=own)
+    return Terms(value + extra, normaliser=own)
 
 
 class CrossEntropyLoss(Loss):
@@ -128,4 +183,8 @@ class CrossEntropyLoss(Loss):
     weight: Tensor | None = None
     ignore_index: int = -100
     label_smoothing: float = 0.0
+    softcap: float | None = None
+    logit_scale: float = 1.0
+    z_loss: float = 0.0
+    overwrite_input: bool = False
     function = staticmethod(cross_entropy)

@@ -26,6 +26,8 @@ from lossmith.core.numerics import (
 )
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature, elementwise
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 
 
 def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
@@ -111,6 +113,15 @@ class SigmoidFocalLoss(Loss):
     function = staticmethod(sigmoid_focal_loss)
 
 
+def _cost(margin: Tensor, gamma: float) -> Tensor:
+    nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
+    return faded(nll, sigmoid_sides(margin)[0], odds, gamma)
+
+
+def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100) -> Against:
+    return Against(lambda margin: _cost(margin, gamma), weight, ignore_index=ignore_index)
+
+
 @loss(
     Card(
         task=("multiclass", "segmentation"),
@@ -134,7 +145,8 @@ class SigmoidFocalLoss(Loss):
         use_when="easy samples of frequent classes drown the rest",
         avoid_when="calibrated probabilities are wanted: focusing bends them",
         source="Lin, Goyal, Girshick, He & Dollar 2017, arXiv:1708.02002",
-    )
+    ),
+    engine=against(_against),
 )
 def focal_loss(
     input: Tensor,
@@ -177,9 +189,7 @@ def focal_loss(
     """
     dim = 1 if input.ndim > 1 else 0
     if not target.is_floating_point():
-        margin = class_margin(input, target, dim=dim)
-        nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
-        value = faded(nll, sigmoid_sides(margin)[0], odds, gamma)
+        value = _cost(class_margin(input, target, dim=dim), gamma)
         if weight is None:
             return value
         own = weight.to(input)[target]

@@ -8,11 +8,21 @@ from lossmith.core.card import Card
 from lossmith.core.domain import UNIT, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1
+from lossmith.core.numerics import expm1, softplus
 from lossmith.core.reduction import Reduction
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 from lossmith.losses.classification.rows import BY_INDEX, BY_PROBABILITIES, target_cost
 
 EXPONENT = replace(UNIT, rule="lie in (0, 1]", low_open=True)
+
+
+def _cost(nll: Tensor, q: float) -> Tensor:
+    return -expm1(-q * nll) / q
+
+
+def _against(q: float = 0.7, ignore_index: int = -100) -> Against:
+    return Against(lambda margin: _cost(softplus(margin), q), ignore_index=ignore_index)
 
 
 @loss(
@@ -30,7 +40,8 @@ EXPONENT = replace(UNIT, rule="lie in (0, 1]", low_open=True)
         use_when="an unknown part of the class labels is wrong",
         avoid_when="labels are clean or rare: it learns slower than cross-entropy",
         source="Zhang 2018, arXiv:1805.07836",
-    )
+    ),
+    engine=against(_against),
 )
 def generalized_cross_entropy_loss(
     input: Tensor,
@@ -70,7 +81,7 @@ def generalized_cross_entropy_loss(
         >>> lm.generalized_cross_entropy_loss(logits, target, q=0.5, reduction="none")
         tensor([0.5858, 2.0000])
     """
-    return target_cost(input, target, lambda nll: -expm1(-q * nll) / q)
+    return target_cost(input, target, lambda nll: _cost(nll, q))
 
 
 class GeneralizedCrossEntropyLoss(Loss):

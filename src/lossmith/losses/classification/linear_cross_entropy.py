@@ -24,8 +24,8 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
+from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_head import FEW, LinearHead
-from lossmith.engines.row_passes import class_rows
 from lossmith.losses.classification.cross_entropy import cross_entropy, one_pass
 
 # torch has this loss and its options from 2.13 on

@@ -8,12 +8,22 @@ from lossmith.core.domain import NONNEGATIVE, POSITIVE, Vector, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
+from lossmith.engines.rows.head import Head
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 from lossmith.losses.classification.rows import (
     BY_INDEX,
     BY_PROBABILITIES,
     over_classes,
     target_cost,
 )
+
+
+def _against(
+    prior: Tensor | None = None, temperature: float = 1.0, ignore_index: int = -100
+) -> Against:
+    shift = None if prior is None else temperature * prior.double().log()
+    return Against(head=Head(shift=shift), ignore_index=ignore_index)
 
 
 @loss(
@@ -40,7 +50,8 @@ from lossmith.losses.classification.rows import (
         use_when="classes are imbalanced, and each class shall count the same in the score",
         avoid_when="plain accuracy is scored on data as imbalanced as the training data",
         source="Menon 2020, arXiv:2007.07314",
-    )
+    ),
+    engine=against(_against),
 )
 def logit_adjusted_loss(
     input: Tensor,

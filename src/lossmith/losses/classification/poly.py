@@ -6,11 +6,21 @@ from lossmith.core.card import Card
 from lossmith.core.domain import Interval, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1
+from lossmith.core.numerics import expm1, softplus
 from lossmith.core.reduction import Reduction
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import against
 from lossmith.losses.classification.rows import BY_INDEX, BY_PROBABILITIES, target_cost
 
 COEFFICIENT = Interval("coefficient", "be >= -1", low=-1.0)
+
+
+def _cost(nll: Tensor, coefficient: float) -> Tensor:
+    return nll - coefficient * expm1(-nll)
+
+
+def _against(coefficient: float = 1.0, ignore_index: int = -100) -> Against:
+    return Against(lambda margin: _cost(softplus(margin), coefficient), ignore_index=ignore_index)
 
 
 @loss(
@@ -27,7 +37,8 @@ COEFFICIENT = Interval("coefficient", "be >= -1", low=-1.0)
         use_when="cross-entropy works, and one more number may be tuned",
         avoid_when="the probabilities themselves are needed: they are biased",
         source="Leng 2022, arXiv:2204.12511",
-    )
+    ),
+    engine=against(_against),
 )
 def poly_loss(
     input: Tensor,
@@ -67,7 +78,7 @@ def poly_loss(
         >>> lm.poly_loss(logits, torch.tensor([0, 0]), coefficient=2.0, reduction="none")
         tensor([ 1.6931, 52.0000])
     """
-    return target_cost(input, target, lambda nll: nll - coefficient * expm1(-nll))
+    return target_cost(input, target, lambda nll: _cost(nll, coefficient))
 
 
 class PolyLoss(Loss):

@@ -9,6 +9,7 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, times, xlogx
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
+from lossmith.engines.rows.probabilities import entropy_rows
 
 SOURCE = "Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x"
 
@@ -28,7 +29,8 @@ SOURCE = "Shannon 1948, doi:10.1002/j.1538-7305.1948.tb01338.x"
         avoid_when="it stands alone: any constant class is a perfect answer",
         source=f"{SOURCE}; Grandvalet & Bengio 2004, Semi-supervised learning by entropy"
         " minimization (NeurIPS)",
-    )
+    ),
+    engine=entropy_rows,
 )
 def entropy(
     input: Tensor,

@@ -1,15 +1,16 @@
-"""Jensen-Shannon divergence of rows of probabilities, and its root, which is a metric."""
+"""Jensen-Shannon divergence, of probabilities or of logits, and its root, which is a metric."""
 
 import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.domain import PROBABILITIES
+from lossmith.core.domain import POSITIVE, PROBABILITIES, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import not_below, safe_sqrt, xlogy
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
+from lossmith.engines.rows.divergences import between, jensen_shannon
 
 
 @loss(
@@ -87,6 +88,67 @@ class JSDivLoss(Loss):
     """Module form of :func:`js_div`."""
 
     function = staticmethod(js_div)
+
+
+@loss(
+    Card(
+        task="distribution",
+        coupling="row",
+        formula=r"\mathrm{JS}(\operatorname{softmax}(x / T), \operatorname{softmax}(y / T))",
+        signatures=(Signature(input=REAL("N C *"), target=REAL("N C *"), out="N *"),),
+        options={"temperature": POSITIVE},
+        variants=({"temperature": 2.0},),
+        symmetric=True,
+        zero_at_target=True,
+        elicits="between distribution and mode",
+        link="softmax",
+        use_when="one model should match another, and neither over- nor underestimate it",
+        avoid_when="they hardly overlap: near its ceiling the gradient fades",
+        source="Lin 1991, doi:10.1109/18.61115; Agarwal 2023, arXiv:2306.13649",
+    ),
+    engine=between(jensen_shannon),
+)
+def js_div_from_logits_loss(
+    input: Tensor,
+    target: Tensor,
+    *,
+    temperature: float = 1.0,
+    sample_weight: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Jensen-Shannon divergence of each row, from logits on both sides.
+
+    See :func:`js_div`. Gradients flow to both; detach ``target`` where it comes from a fixed
+    teacher.
+
+    Args:
+        input: Logits of the model, ``(N, C, *)``, floating point, any real value.
+        target: Logits of the distribution to match, same shape as ``input``.
+        temperature: Divisor of both sides' logits, ``> 0``; the gradient falls with its square.
+        sample_weight: Weight of each row, ``(N, *)``, ``>= 0``; 0 means absent.
+        reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(N, *)`` for ``reduction="none"``, in [0, log 2]; dtype of ``input``.
+
+    Raises:
+        ValueError: If the shapes differ or an option is out of range.
+        TypeError: If a tensor is not floating point.
+
+    Example:
+        >>> import torch, lossmith as lm
+        >>> student, teacher = torch.tensor([[3.0, 3.0]]), torch.tensor([[0.9, 0.1]]).log()
+        >>> lm.js_div_from_logits_loss(student, teacher)
+        tensor(0.1017)
+    """
+    return _divergence((input / temperature).softmax(1), (target / temperature).softmax(1))
+
+
+class JSDivFromLogitsLoss(Loss):
+    """Module form of :func:`js_div_from_logits_loss`."""
+
+    temperature: float = 1.0
+    function = staticmethod(js_div_from_logits_loss)
 
 
 @loss(

@@ -10,20 +10,22 @@ function                            ``input``          ``target``               
 ``kl_div_from_logits_loss``         logits             logits                          row
 ==================================  =================  ==============================  ==========
 
-All of them are KL(target || input): ``target`` says where the two have to agree.
+All here are KL(target || input): ``target`` says where the two have to agree. The reverse is in
+``reverse_kl_div.py``.
 """
 
 import torch
 from torch import Tensor
 
 from lossmith.core.card import Card, Point
-from lossmith.core.domain import FLAG, LOG_PROBABILITIES, PROBABILITIES, REAL
+from lossmith.core.domain import FLAG, LOG_PROBABILITIES, POSITIVE, PROBABILITIES, REAL
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.in_cache import Formula, in_cache
+from lossmith.engines.rows.divergences import between, forward
 
 SOURCE = "Kullback & Leibler 1951, doi:10.1214/aoms/1177729694"
 
@@ -214,10 +216,10 @@ def kl_div_from_probabilities_loss(
     """
     absent = target == 0
     log_p = torch.where(absent, 1.0, input).log()
-    return _rows(input, log_p, target, torch.where(absent, 1.0, target).log())
+    return rows(input, log_p, target, torch.where(absent, 1.0, target).log())
 
 
-def _rows(p: Tensor, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:
+def rows(p: Tensor, log_p: Tensor, q: Tensor, log_q: Tensor) -> Tensor:
     """Sum of ``q log(q / p) - q + p`` over dimension 1, no term below 0.
 
     Where p is near q the terms are the small differences of large ones. With ``u = log(p / q)`` a
@@ -285,7 +287,7 @@ def kl_div_with_logits_loss(
         tensor(0.3681)
     """
     log_p = accurate_log_softmax(input, dim=1)
-    return _rows(log_p.exp(), log_p, target, torch.where(target == 0, 1.0, target).log())
+    return rows(log_p.exp(), log_p, target, torch.where(target == 0, 1.0, target).log())
 
 
 class KLDivWithLogitsLoss(Loss):
@@ -299,8 +301,9 @@ class KLDivWithLogitsLoss(Loss):
         task="distribution",
         coupling="row",
         formula=r"\sum_c q_c (\log q_c - \log p_c), \quad"
-        r" p = \operatorname{softmax}(x),\ q = \operatorname{softmax}(y)",
+        r" p = \operatorname{softmax}(x / T),\ q = \operatorname{softmax}(y / T)",
         signatures=(Signature(input=REAL("N C *"), target=REAL("N C *"), out="N *"),),
+        options={"temperature": POSITIVE},
         convex=True,
         zero_at_target=True,
         gradient_bound=1.0,
@@ -309,12 +312,14 @@ class KLDivWithLogitsLoss(Loss):
         use_when="one model should match another, both by their logits",
         avoid_when="the model to match is unsure everywhere, so that there is little to learn",
         source=SOURCE,
-    )
+    ),
+    engine=between(forward),
 )
 def kl_div_from_logits_loss(
     input: Tensor,
     target: Tensor,
     *,
+    temperature: float = 1.0,
     sample_weight: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -325,6 +330,7 @@ def kl_div_from_logits_loss(
     Args:
         input: Logits of the model, ``(N, C, *)``, floating point, any real value.
         target: Logits of the distribution to match, same shape as ``input``.
+        temperature: Divisor of both sides' logits, ``> 0``; the gradient falls with its square.
         sample_weight: Weight of each row, ``(N, *)``, ``>= 0``; 0 means absent.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 
@@ -341,11 +347,14 @@ def kl_div_from_logits_loss(
         >>> lm.kl_div_from_logits_loss(student, teacher)
         tensor(0.3681)
     """
+    if temperature != 1:
+        input, target = input / temperature, target / temperature
     log_p, log_q = accurate_log_softmax(input, dim=1), accurate_log_softmax(target, dim=1)
-    return _rows(log_p.exp(), log_p, log_q.exp(), log_q)
+    return rows(log_p.exp(), log_p, log_q.exp(), log_q)
 
 
 class KLDivFromLogitsLoss(Loss):
     """Module form of :func:`kl_div_from_logits_loss`."""
 
+    temperature: float = 1.0
     function = staticmethod(kl_div_from_logits_loss)

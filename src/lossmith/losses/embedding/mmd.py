@@ -67,7 +67,7 @@ def _unsigned(total: Tensor) -> Tensor:
         r"\quad k(x, y) = e^{-\lVert x - y \rVert_2^2 / 2 \sigma^2}",
         signatures=(Signature(input=REAL("N D"), target=REAL("M D"), out=""),),
         options={"bandwidth": POSITIVE, "unbiased": FLAG},
-        variants=({"unbiased": True, "bandwidth": 3.0}, {"bandwidth": 8.0}),
+        variants=({"unbiased": True, "bandwidth": 3.0}, {"bandwidth": 2.0}),
         symmetric=True,
         nonnegative=False,
         elicits="distribution",

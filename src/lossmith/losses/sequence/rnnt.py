@@ -18,7 +18,7 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import TOKENS, Lengths, checked_symbols
 from lossmith.core.signature import Signature
-from lossmith.engines.rnnt import moves, one_pass_rnnt
+from lossmith.engines.rnnt import beyond, moves, one_pass_rnnt
 
 STEPS = Lengths("lengths", "be a length of at least 1", fill=1.0, of="T", low=1)
 SYMBOLS = Lengths("lengths", "be a length", of="S")
@@ -28,15 +28,13 @@ def _plain(
     logits: Tensor, targets: Tensor, steps: Tensor, symbols: Tensor, *, blank: int
 ) -> Tensor:
     """Negative log-likelihood ``(N)`` by Eqs. (16) and (18) of the paper."""
-    step = torch.arange(logits.shape[1], device=logits.device).unsqueeze(1)
-    symbol = torch.arange(logits.shape[2], device=logits.device)
-    outside = (step >= steps.view(-1, 1, 1)) | (symbol > symbols.view(-1, 1, 1))
+    outside = beyond(logits, steps, symbols)
     # what stands behind the end may be NaN, and must not reach the gradient
     scores = torch.where(outside.unsqueeze(3), 0.0, logits.double())
     log_probs = torch.log_softmax(scores, 3)
     next_symbol = targets.unsqueeze(1).unsqueeze(3).expand(-1, logits.shape[1], -1, 1)
     labels = log_probs[:, :, :-1].gather(3, next_symbol).squeeze(3)
-    down, across = moves(log_probs[..., blank], labels, steps)
+    down, across = moves(log_probs[..., blank], labels, outside)
     return -walk(down, across).to(steps, symbols)
 
 

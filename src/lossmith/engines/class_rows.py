@@ -1,0 +1,119 @@
+"""Cross-entropy of class indices as a pass over a block of logits, in place.
+
+With ``e = exp(x - max x)``, R the sum of e over the other classes and S the sum over all, the slope
+``p - onehot`` is ``e / S``, and ``-R / S`` at the target: nothing cancels, and the division by S is
+left to whoever uses the slope. The value is the distance to the largest logit plus ``log S``, where
+a target that is the largest itself adds its 1 under ``log1p``.
+
+Smoothing by s takes ``s / C`` from the slope of every class, and gives that share of all distances
+to the value; a factor w of each class multiplies both.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.numerics import times
+from lossmith.engines.row_passes import Options, Rows, Tensors
+
+
+class _Lowered(NamedTuple):
+    """What stays of logits that e was written over, with 0 at the target; each ``(n, 1)``.
+
+    Attributes:
+        depth: How far the target is below the largest logit.
+        own: e of the target.
+        others: Sum of the other e.
+        below: Sum of all logits less the largest, each times its factor; None without smoothing.
+        certain: Whether the largest is infinite; None where that was looked at.
+    """
+
+    depth: Tensor
+    own: Tensor
+    others: Tensor
+    below: Tensor | None
+    certain: Tensor | None
+
+
+def class_rows(
+    logits: Tensors, rest: Tensors, options: Options, needs: Sequence[bool]
+) -> Rows | None:
+    """Values, and slopes written over the logits.
+
+    None for options besides class weight and smoothing, for target probabilities, and on the CPU
+    for infinite logits; the logits are lost then. On a GPU, where labels are not looked at, one
+    that is outside makes its own row NaN.
+    """
+    named = dict(options)
+    weight, smoothing = named.pop("weight", None), named.pop("label_smoothing", 0.0)
+    named.pop("ignore_index", None)  # absent rows have the weight 0
+    (scores,), (target,) = logits, rest
+    on_cpu = scores.device.type == "cpu"
+    if target.is_floating_point() or any(named.values()):
+        return None
+    if weight is not None and smoothing and not on_cpu:  # 0 * inf, which only a look can tell
+        return None
+    out, classes = scores.detach(), scores.shape[1]
+    inside = None if on_cpu else ((target >= 0) & (target < classes)).unsqueeze(1)
+    place = target.unsqueeze(1)
+    place = place if inside is None else torch.where(inside, place, 0)
+    by_class = None if weight is None else weight.to(out)
+    lowered = _lower(out, place, by_class if smoothing else None, smoothing > 0)
+    if lowered is None:
+        return None
+    depth, own, others, below, certain = lowered
+
+    total = own + others
+    log_total = total.log()
+    value = depth + torch.where(depth == 0, others.log1p(), log_total)
+    if certain is not None:
+        value = torch.where(certain & (depth > 0), math.inf, value)
+    factor = None if by_class is None else by_class[place]
+    pull = torch.full_like(total, 1 - smoothing)
+    pull = pull if factor is None else pull * factor
+    value = times(pull, value)
+    share, mass = smoothing / classes, 0.0
+    if below is not None:
+        mass = classes if by_class is None else by_class.sum()
+        value = value + share * (mass * log_total - below)
+    if inside is not None:
+        value = torch.where(inside, value, math.nan)
+    found = Rows(
+        value.squeeze(1), (None,), normaliser=None if factor is None else factor.squeeze(1)
+    )
+    if not needs[0]:
+        return found
+
+    ratio = pull + share * mass  # the slope is ratio * e / S - pull * onehot - share * w
+    unit = torch.where(ratio == 0, 1.0, ratio)
+    if below is not None:
+        each = share * total / unit
+        out.sub_(each) if by_class is None else out.addr_(each.squeeze(1), by_class, alpha=-1)
+    out.scatter_add_(1, place, (share * mass * own - pull * others) / unit)
+    scale = ratio / total
+    scale = scale if inside is None else torch.where(inside, scale, math.nan)
+    return found._replace(slopes=(out,), factor=scale.squeeze(1))
+
+
+def _lower(logits: Tensor, place: Tensor, by_class: Tensor | None, smooth: bool) -> _Lowered | None:
+    out = logits.detach()
+    top, certain = out.amax(1, keepdim=True), None
+    if out.device.type != "cpu":
+        certain, largest = top == math.inf, torch.finfo(out.dtype).max / 4
+        out.clamp_(max=largest)
+        top = top.clamp(max=largest)
+    elif not math.isfinite(top.sum().item()):
+        return None
+    out.sub_(top)
+    depth, below = -out.gather(1, place), None
+    if smooth:
+        below = (out.sum(1) if by_class is None else out @ by_class).unsqueeze(1)
+        if out.device.type == "cpu" and not math.isfinite(below.sum().item()):
+            return None
+    out.exp_()
+    own = out.gather(1, place)
+    out.scatter_(1, place, 0.0)
+    return _Lowered(depth, own, out.sum(1, keepdim=True), below, certain)

@@ -1,0 +1,119 @@
+"""Logits in pieces that fit the cache, with the classes in dimension 1 of each.
+
+``(N, C)`` is cut along the rows; with few classes the pieces are turned, since a vector unit wants
+its long dimension last. ``(N, C, *)`` is cut along the positions, where that dimension is last
+already; channels-last memory is rows in truth.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Elements of a piece per thread: 1 MB in float32, about a core's own cache. Measured for
+# cross-entropy on 512 x 32000 in one thread: 32 Ki take 88 ms, 64 Ki 68, 128 Ki 55, 256 Ki 55.
+PER_THREAD = 1 << 18
+# Classes up to which a piece is turned: a softmax of rows costs 18 ns per element of 10 classes, 2
+# of 19, 1 of 32; turned there and back it costs 2 at any number.
+FEW = 24
+# Positions that a piece of (N, C, *) has at least: a cache line of any dtype, several times.
+LEAST = 64
+
+
+class Piece(NamedTuple):
+    """Where a piece lies: rows, or samples and positions."""
+
+    rows: slice
+    positions: slice | None
+    turned: bool
+
+    def logits(self, whole: Tensor) -> Tensor:
+        """Its part of a grid, ``(n, C)`` or ``(n, C, k)``, as a view."""
+        part = whole[self.rows]
+        if self.positions is not None:
+            return part[:, :, self.positions]
+        return part.t().unsqueeze(0) if self.turned else part
+
+    def numbers(self, whole: Tensor) -> Tensor:
+        """Its part of a number per row, with a dimension for the classes."""
+        part = whole[self.rows]
+        if self.positions is not None:
+            return part[:, self.positions].unsqueeze(1)
+        return part[None, None] if self.turned else part.unsqueeze(1)
+
+
+class Layout:
+    """How logits of one shape are cut.
+
+    Attributes:
+        shape: That of the logits.
+        out: That of a number per row.
+        last: Whether memory has the classes last though the shape has not.
+    """
+
+    def __init__(self, input: Tensor) -> None:
+        self.shape = input.shape
+        self.out = input.shape[:1] + input.shape[2:] if input.ndim > 1 else torch.Size()
+        self.last = input.ndim > 2 and input.movedim(1, -1).is_contiguous()
+
+    def grid(self, logits: Tensor) -> Tensor:
+        """``(rows, C)`` or ``(N, C, positions)``, a view if memory allows."""
+        if logits.ndim == 1:
+            return logits.unsqueeze(0)
+        if self.last:
+            return logits.movedim(1, -1).flatten(0, -2)
+        return logits if logits.ndim == 2 else logits.flatten(2)
+
+    def line(self, numbers: Tensor) -> Tensor:
+        """A number per row, as :meth:`grid` has the rows."""
+        flat = self.last or len(self.shape) <= 2
+        return numbers.reshape(-1) if flat else numbers.flatten(1)
+
+    @staticmethod
+    def line_of(grid: Tensor) -> tuple[int, ...]:
+        """The shape of a number per row of a grid."""
+        return (grid.shape[0], *grid.shape[2:])
+
+    def empty(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """New logits, and their grid, which shares the memory."""
+        if self.last:
+            samples, classes, *rest = self.shape
+            whole = like.new_empty(samples, *rest, classes).movedim(-1, 1)
+        else:
+            whole = like.new_empty(self.shape)
+        return whole, self.grid(whole)
+
+    def pieces(self, grid: Tensor, buffers: int = 1) -> Iterator[Piece]:
+        """All pieces of a grid, in order; smaller ones for a kernel of several buffers."""
+        elements = PER_THREAD * torch.get_num_threads() // buffers
+        classes = max(1, grid.shape[1])
+        if grid.ndim == 2:
+            step = max(1, elements // classes)
+            for start in range(0, grid.shape[0], step):
+                yield Piece(slice(start, start + step), None, classes <= FEW)
+            return
+        samples, _, positions = grid.shape
+        width = max(LEAST, elements // classes)
+        step = max(1, width // max(1, positions))
+        for start in range(0, samples, step):
+            for left in range(0, positions, width):
+                yield Piece(slice(start, start + step), slice(left, left + width), False)
+
+
+class Work:
+    """Memory that every piece uses anew: a fresh megabyte costs more than the arithmetic on it."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self._kept: dict[int, Tensor] = {}
+
+    def like(self, part: Tensor, number: int) -> Tensor:
+        """A contiguous tensor in the shape of ``part``, whose content is left over.
+
+        Numbers from 0 up are those of the slopes; a kernel takes others for itself.
+        """
+        kept = self._kept.get(number)
+        if kept is None or kept.numel() < part.numel():
+            kept = self._kept[number] = torch.empty(part.numel(), dtype=self.dtype)
+        return kept[: part.numel()].view(part.shape)

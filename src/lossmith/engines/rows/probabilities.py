@@ -1,0 +1,120 @@
+"""Rows of logits against probabilities: cross-entropy; and of logits alone: entropy.
+
+On the CPU only.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.route import Call
+from lossmith.engines.rows.engine import Done, Rows
+from lossmith.engines.rows.frame import frame_of
+from lossmith.engines.rows.head import Head, by_class
+from lossmith.engines.rows.layout import Layout, Piece, Work
+
+_LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
+
+
+class Against(NamedTuple):
+    """A loss of one row, ``cost(margin)`` with ``margin = log((1 - p) / p)``, and its additions.
+
+    Attributes:
+        cost: Plain torch; None for cross-entropy, the softplus.
+        weight: Factor of each class, by which the mean over class indices divides.
+        smoothing: Share of the target that is spread over all classes.
+        z_loss: Factor of the squared log-sum-exp.
+        head: What happens to the logits before.
+        ignore_index: The label of absent rows.
+        overwrite: Whether slopes may take the place of the logits.
+    """
+
+    cost: Callable[[Tensor], Tensor] | None = None
+    weight: Tensor | None = None
+    smoothing: float = 0.0
+    z_loss: float = 0.0
+    head: Head = Head()
+    ignore_index: int = -100
+    overwrite: bool = False
+
+
+def log_total(exponentials: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over the classes, of which the largest is 1, and its logarithm with all its digits."""
+    whole = exponentials.sum(1, keepdim=True)
+    if whole.min().item() > 1.5:
+        return whole, whole.log()
+    if exponentials.dtype is torch.float32:
+        rest = exponentials.sum(1, keepdim=True, dtype=torch.float64).sub_(1.0)
+        return whole, rest.log1p_().float()
+    top = exponentials.argmax(1, keepdim=True)
+    return whole, exponentials.scatter(1, top, 0.0).sum(1, keepdim=True).log1p()
+
+
+def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
+    """Cross-entropy of probabilities, ``(sum t) log sum exp x - sum t x``."""
+    logits, target = call.tensors
+    layout = Layout(logits)
+    grid, shares = layout.grid(logits), layout.grid(target)
+    frame = frame_of(call, layout)
+    weight = None if loss.weight is None else loss.weight.to(frame.dtype)
+    scale = frame.scale.expand(layout.line_of(grid))
+    smooth = loss.smoothing / grid.shape[1]
+
+    def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
+        (out,) = outs
+        part = work.like(out, -2).copy_(piece.logits(shares))
+        low, high = (end.item() for end in torch.aminmax(part))
+        if not (low >= 0 and high <= 1):
+            return None
+        if smooth:
+            part.mul_(1 - loss.smoothing).add_(smooth)
+        if weight is not None:
+            part.mul_(by_class(weight, part))
+        spare = work.like(out, -3)
+        top, bend = loss.head.lower(piece.logits(grid), piece, out, work)
+        reach = torch.mul(part, out, out=spare).sum(1, keepdim=True)
+        whole, depth = log_total(out.exp_())
+        mass = part.sum(1, keepdim=True)
+        value = mass * depth - reach
+        if loss.z_loss:
+            lse = top + depth
+            value = value + loss.z_loss * lse * lse
+            mass = mass + 2 * loss.z_loss * lse
+        if not value.isfinite().all():
+            return None
+        if need:
+            each = piece.numbers(scale) * loss.head.scale
+            out.mul_(mass / whole).sub_(part).mul_(each)
+            if bend is not None:
+                out.mul_(bend)
+        return value
+
+    return frame.evaluate(grid, one, (need,))
+
+
+def _entropy(call: Call, needs: tuple[bool, ...]) -> Done | None:
+    """``log sum exp x - sum p x``, whose slope is ``-p (log p + H)``."""
+    (logits,) = call.tensors
+    layout = Layout(logits)
+    grid = layout.grid(logits)
+    frame = frame_of(call, layout)
+    scale = frame.scale.expand(layout.line_of(grid))
+
+    def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
+        (out,) = outs
+        Head().lower(piece.logits(grid), piece, out, work)
+        depths = work.like(out, -1).copy_(out.clamp_(min=_LOWEST))
+        whole, depth = log_total(out.exp_())
+        if whole.isnan().any():
+            return None
+        mean = torch.mul(out, depths, out=work.like(out, -2)).sum(1, keepdim=True) / whole
+        if needs[0]:
+            out.mul_(depths.sub_(mean)).mul_(-piece.numbers(scale) / whole)
+        return depth - mean
+
+    return frame.evaluate(grid, one, needs)
+
+
+entropy_rows = Rows(_entropy)

@@ -1,0 +1,214 @@
+"""Rows of logits against a class: cross-entropy and every function of its margin."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.numerics import times
+from lossmith.core.route import Call
+from lossmith.engines.rows.device import frame_on_device, logits_of, rows_of
+from lossmith.engines.rows.engine import Done, Rows
+from lossmith.engines.rows.frame import frame_of
+from lossmith.engines.rows.head import by_class
+from lossmith.engines.rows.layout import Layout, Piece, Work
+from lossmith.engines.rows.probabilities import Against, by_probabilities
+
+
+def against(describe: Callable[..., Against]) -> Rows:
+    """The engine of a loss whose options ``describe`` turns into :class:`Against`."""
+
+    def kernel(call: Call, needs: tuple[bool, ...]) -> Done | None:
+        loss = describe(**call.options)
+        if not call.tensors[1].is_floating_point():
+            return _by_index(call, loss, needs[0])
+        return by_probabilities(call, loss, needs[0]) if loss.cost is None else None
+
+    def device(call: Call, needs: tuple[bool, ...]) -> Done:
+        return _on_device(call, describe(**call.options))
+
+    return Rows(kernel, device)
+
+
+class Row(NamedTuple):
+    """Of each row the class, its factor, the factor of the slopes, and whether it is absent."""
+
+    place: Tensor
+    factor: Tensor | None
+    scale: Tensor
+    absent: Tensor | None
+
+
+def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
+    """By blocks of rows. On the CPU only."""
+    logits, target = call.tensors
+    layout = Layout(logits)
+    grid = layout.grid(logits)
+    index = layout.line(target)
+    frame = frame_of(call, layout, index == loss.ignore_index)
+    if frame.absent is not None:
+        index = index.masked_fill(frame.absent, 0)
+    low, high = (end.item() for end in torch.aminmax(index))
+    if low < 0 or high >= grid.shape[1]:
+        return None
+    factor = None
+    if loss.weight is not None:
+        loss = loss._replace(weight=loss.weight.to(frame.dtype))
+        factor = loss.weight[index]  # type: ignore[index]
+        frame = frame.divided_by(factor)
+    frame = frame.over(grid) if loss.overwrite and need else frame
+    rows = Row(index, factor, frame.scale.expand(index.shape), frame.absent)
+
+    def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
+        own = Row(*(None if each is None else piece.numbers(each) for each in rows))  # type: ignore[arg-type]
+        return _piece(piece.logits(grid), piece, outs[0], work, own, loss, need)
+
+    return frame.evaluate(grid, one, (need,))
+
+
+def _piece(
+    logits: Tensor, piece: Piece, out: Tensor, work: Work, row: Row, loss: Against, need: bool
+) -> Tensor | None:
+    """The unweighted values of a piece, whose slopes are left in ``out``; None if one is NaN.
+
+    With R, the exponentials of the other classes, and e that of the own one, ``-log p`` is
+    ``log1p(R / e)``: nothing cancels, however likely the class.
+    """
+    deep = loss.smoothing > 0 or loss.z_loss > 0
+    lowered = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
+    place = row.place
+    own = out.gather(1, place)
+    out.scatter_(1, place, 0.0)  # in place, since a fresh megabyte costs more than the arithmetic
+    rest = out.sum(1, keepdim=True)
+    lost = None  # where the exponential vanishes the logits themselves still tell
+    if (own <= torch.finfo(own.dtype).tiny).any():
+        bent = loss.head.plain(logits.to(own.dtype))
+        lost = bent.logsumexp(1, keepdim=True) - bent.gather(1, place)
+    gauge = Gauge(own, rest, own + rest, lost, lowered.top, lowered.below)
+    value, away, against = settle(gauge, row, loss, out.shape[1])
+    broken = (value + away).isnan()
+    if broken.any() and (row.absent is None or (broken & ~row.absent).any()):
+        return None
+    if not need:
+        return value
+    scale = row.scale * loss.head.scale
+    out.mul_(scale * against / gauge.whole)
+    if loss.smoothing:
+        smooth = loss.smoothing / out.shape[1]
+        if loss.weight is None:
+            out.sub_(smooth * scale)
+        else:
+            out.addcmul_(scale, by_class(loss.weight, out), value=-smooth)
+    out.scatter_(1, place, scale * away)
+    if lowered.bend is not None:
+        out.mul_(lowered.bend)
+    if row.absent is not None and broken.any():  # a factor of 0 does not rid an absent row of NaN
+        out.masked_fill_(broken, 0.0)
+    return value
+
+
+def _on_device(call: Call, loss: Against) -> Done:
+    """By Triton's kernels: without a look at a value, a row of a label outside is NaN."""
+    from lossmith.engines.triton import rows as kernels
+
+    logits, target = call.tensors
+    flat, index = rows_of(logits), target.reshape(-1)
+    classes = flat.shape[1]
+    ignored = index == loss.ignore_index
+    frame = frame_on_device(call, ignored)
+    wrong = ~ignored & ((index < 0) | (index >= classes))
+    index = index.masked_fill(ignored | wrong, 0)
+    factor = None
+    if loss.weight is not None:
+        loss = loss._replace(weight=loss.weight.to(frame.dtype))
+        factor = loss.weight[index]  # type: ignore[index]
+        frame = frame.divided_by(factor)
+    scale, softcap, shift = loss.head
+    top, own, rest, depth, _, below = kernels.gauge(flat, index, loss.weight, scale, softcap, shift)
+    whole = own + rest
+    deep = whole.log()
+    gauge = Gauge(own, rest, whole, top - depth + deep, top, below)
+    row = Row(index, factor, frame.scale, None)
+    value, away, against = settle(gauge, row, loss, classes)
+    assert frame.absent is not None
+    away, against = (each.masked_fill(frame.absent, 0.0) for each in (away, against))
+    value = value.masked_fill(wrong, math.nan)
+
+    def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> tuple[Tensor]:
+        top, deep, against, away, each = kept
+        each = each * grad.reshape(-1)
+        flat = rows_of(leaves[0])
+        spread = (each * against).masked_fill(wrong, math.nan)
+        smooth = each * (loss.smoothing / classes)
+        numbers = torch.stack([top, spread, torch.zeros_like(top), smooth, each * away, deep])
+        over = loss.overwrite and flat.data_ptr() == leaves[0].data_ptr()
+        out = flat.detach() if over else torch.empty_like(flat)
+        kernels.slopes(flat, index, loss.weight, scale, softcap, shift, numbers, out)
+        if over:  # whoever needs the logits shall hear of it
+            torch.autograd.graph.increment_version(leaves[0])
+        return (logits_of(out, leaves[0].shape),)
+
+    kept = (top, deep, against, away, frame.scale.expand(index.shape))
+    return Done(frame.reduce(value), kept, pull=pull)
+
+
+class Gauge(NamedTuple):
+    """What the exponentials of each row say.
+
+    Attributes:
+        own: That of the class.
+        rest: Sum of the others.
+        whole: Sum of all.
+        lost: ``-log p`` from the logits themselves, for rows whose ``own`` vanishes.
+        top: The largest logit; None where nobody needs it.
+        below: Sum of the distances to it, with the weights of the classes; None likewise.
+    """
+
+    own: Tensor
+    rest: Tensor
+    whole: Tensor
+    lost: Tensor | None
+    top: Tensor | None
+    below: Tensor | None
+
+
+def settle(gauge: Gauge, row: Row, loss: Against, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Unweighted values, their slopes at the class, and the factor of ``p`` in the others."""
+    value, against = _costs(gauge, row, loss)
+    own, rest, whole = gauge[:3]
+    away = -against * rest / whole
+    if (loss.smoothing or loss.z_loss) and gauge.top is not None and gauge.below is not None:
+        depth = whole.log()
+        smooth = loss.smoothing / classes
+        mass = float(classes) if loss.weight is None else loss.weight.sum()
+        lse = gauge.top + depth
+        value = value + smooth * (mass * depth + gauge.below) + loss.z_loss * lse * lse
+        every = smooth * mass + 2 * loss.z_loss * lse
+        own_part = smooth if loss.weight is None else smooth * loss.weight[row.place]
+        away, against = away + every * own / whole - own_part, against + every
+    return value, away, against
+
+
+def _costs(gauge: Gauge, row: Row, loss: Against) -> tuple[Tensor, Tensor]:
+    """Values, and their derivatives by ``-log p`` of the class."""
+    odds = gauge.rest / gauge.own
+    far = gauge.own <= torch.finfo(odds.dtype).tiny
+    lost = gauge.lost
+    if loss.cost is None:
+        value = odds.log1p() if lost is None else torch.where(far, lost, odds.log1p())
+        against = torch.ones_like(value)
+    else:
+        margin = odds.log() if lost is None else torch.where(far, lost, odds.log())
+        margin.requires_grad_()
+        with torch.enable_grad():
+            value = loss.cost(margin)
+            (slope,) = torch.autograd.grad(value.sum(), margin)
+        value = value.detach()
+        against = torch.where(gauge.rest > 0, slope * gauge.whole / gauge.rest, 0.0)
+    share = 1 - loss.smoothing
+    if row.factor is not None:
+        factor = share * row.factor
+        return times(factor, value), factor * against
+    return (value, against) if share == 1 else (share * value, share * against)

@@ -1,0 +1,160 @@
+"""The Triton kernels of losses over a softmax, in the interpreter and on a GPU if there is one.
+
+The interpreter has to be chosen before Triton is imported, and then holds for the process: the
+tests of the interpreter run in one of their own.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lossmith as lm
+from lossmith.core import route
+from lossmith.core.route import follow
+from lossmith.engines.rows import engine
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+# the interpreter's numpy warns of what lanes without an element hold
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+SHAPES = ((3, 41), (1, 401), (2, 1271), (4, 1), (2, 5, 3), (2, 4100))
+LOSSES: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any]]] = {
+    "cross_entropy": (lm.cross_entropy, "index", {}),
+    "smoothed": (lm.cross_entropy, "index", {"label_smoothing": 0.1}),
+    "weighted": (lm.cross_entropy, "index", {"weight": "factors", "label_smoothing": 0.2}),
+    "capped": (lm.cross_entropy, "index", {"softcap": 5.0, "logit_scale": 2.0, "z_loss": 0.1}),
+    "focal": (lm.focal_loss, "index", {"gamma": 0.5}),
+    "poly": (lm.poly_loss, "index", {}),
+    "adjusted": (lm.logit_adjusted_loss, "index", {"prior": "factors"}),
+    "kl": (lm.kl_div_from_logits_loss, "logits", {}),
+    "reverse_kl": (lm.reverse_kl_div_from_logits_loss, "logits", {"temperature": 2.0}),
+    "js": (lm.js_div_from_logits_loss, "logits", {}),
+    "total_variation": (lm.total_variation_from_logits_loss, "logits", {"temperature": 2.0}),
+}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the process with the interpreter")
+def test_in_the_interpreter() -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's kernels serve, on the CPU and at any size."""
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(engine, "TRITON", {"cpu", "cuda"})
+
+
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="Triton's interpreter is not chosen")
+on_cpu = pytest.param("cpu", marks=interpreted)
+gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+on_gpu = pytest.param("cuda", marks=gpu)
+
+
+def outcome(
+    loss: Callable[..., Tensor], tensors: list[Tensor], both: bool, **options: Any
+) -> list[Tensor]:
+    """Value and slopes."""
+    leaves = [
+        t.clone().requires_grad_(t.is_floating_point() and (both or not i))
+        for i, t in enumerate(tensors)
+    ]
+    value = loss(*leaves, **options)
+    slopes = torch.autograd.grad(value.sum() * 3, [x for x in leaves if x.requires_grad])
+    return [value.detach(), *slopes]
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_as_accurate_as_the_plain_function(name, shape, dtype, device, served) -> None:
+    loss, kind, options = LOSSES[name]
+    generator = torch.Generator().manual_seed(0)
+    # every second class, so that classes do not lie next to each other
+    wide = torch.randn(2, shape[0], 2 * shape[1], *shape[2:], generator=generator) * 4
+    logits, other = wide.to(dtype)[:, :, ::2].to(device)
+    index = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator).to(device)
+    index[1:2] = -100
+    factors = 0.1 + torch.rand(shape[1], generator=generator).to(device)
+    options = {k: factors if v == "factors" else v for k, v in options.items()}
+    weight = torch.rand(index.shape, generator=generator).to(device)
+    second, both = (index, False) if kind == "index" else (other, True)
+
+    def wider(tensor: Any) -> Any:
+        return tensor.double() if isinstance(tensor, Tensor) and tensor is not index else tensor
+
+    for more in ({}, {"reduction": "none", "sample_weight": weight}):
+        given = {**options, **more}
+        path = lm.explain_path(loss, logits, second, **given)
+        assert str(path).startswith("rows: Triton")
+        found = outcome(loss, [logits, second], both, **given)
+        before = follow(lambda call: call.compute() if call.engine is None else None)
+        try:
+            usual = outcome(loss, [logits, second], both, **given)
+            exact = outcome(
+                loss,
+                [wider(logits), wider(second)],
+                both,
+                **{k: wider(v) for k, v in given.items()},
+            )
+        finally:
+            follow(before)
+        for mine, theirs, truth in zip(found, usual, exact, strict=True):
+            # with few numbers the largest error of either is a matter of luck, as is whose logits
+            # are rounded when the largest is taken off
+            allowed = 2 * (theirs - truth).abs().max()
+            roundings = 4 + logits.abs().max().item()
+            allowed += roundings * torch.finfo(dtype).eps * truth.abs().max()
+            assert (mine - truth).abs().max() <= allowed
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+def test_absent_rows_may_hold_anything_and_wrong_labels_are_nan(device, served) -> None:
+    x = torch.randn(4, 41, device=device)
+    x[1] = torch.nan
+    target = torch.tensor([3, -100, 41, 5], device=device)
+    if device == "cuda":  # on the CPU the label is refused in words before
+        value, slope = outcome(lm.cross_entropy, [x, target], False, reduction="none")
+        assert value.isnan().tolist() == [False, False, True, False]
+        assert slope[2].isnan().all()
+    target[2] = 0
+    value, slope = outcome(lm.cross_entropy, [x, target], False, reduction="none")
+    assert value[1] == 0
+    assert (slope[1] == 0).all()
+    assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+def test_overwriting(device, served) -> None:
+    x, target = torch.randn(4, 41, device=device), torch.tensor([3, 0, 40, 5], device=device)
+    _, slope = outcome(lm.cross_entropy, [x, target], False)
+    start = x.clone().requires_grad_()
+    logits = start * 1
+    value = 3 * lm.cross_entropy(logits, target, overwrite_input=True)
+    (found,) = torch.autograd.grad(value, start)
+    torch.testing.assert_close(found, slope)
+    torch.testing.assert_close(logits.detach(), slope)
+
+
+def test_float64_and_soft_targets_step_aside(served) -> None:
+    x, target = torch.randn(4, 41), torch.tensor([3, 0, 40, 5])
+    how = lm.explain_path(lm.cross_entropy, x.double(), target)
+    assert how.how != "rows"
+    assert lm.explain_path(lm.cross_entropy, x, x.softmax(1)).how != "rows"

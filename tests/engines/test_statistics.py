@@ -1,0 +1,222 @@
+"""The engine of region losses: digits, layouts, memory, and when it steps aside."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+import lossmith as lm
+from lossmith.core import route
+from lossmith.engines import generated_label_maps, label_maps, one_pass, passes, statistics
+
+SHAPE = (2, 4, 40, 45, 11)  # more elements than a call that an engine leaves alone
+
+
+def image(dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = SHAPE):
+    generator = torch.Generator().manual_seed(5)
+    logits = (2 * torch.randn(shape, generator=generator)).to(dtype)
+    label = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
+    return logits, label
+
+
+def outcome(loss: Callable[..., Tensor], logits: Tensor, target: Tensor, **options: object):
+    leaf = logits.detach().requires_grad_()
+    value = loss(leaf, target, **options)
+    (slope,) = torch.autograd.grad(value, leaf)
+    return value.detach(), slope
+
+
+def plainly(monkeypatch: pytest.MonkeyPatch, *given: object, **options: object):
+    with monkeypatch.context() as patch:
+        patch.setattr(route, "SMALL", math.inf)
+        return outcome(*given, **options)
+
+
+LOSSES = {
+    "dice": (lm.dice_loss, {}),
+    "squared": (lm.dice_loss, {"squared": True}),
+    "batch": (lm.tversky_loss, {"batch": True}),
+    "ignored": (lm.jaccard_loss, {"ignore_index": 2}),
+    "ce": (lm.dice_ce_loss, {"weight": torch.tensor([1.0, 0.5, 2.0, 0.0])}),
+    "focal": (lm.dice_focal_loss, {"gamma": 1.5, "include_background": False}),
+    "generalized": (lm.generalized_dice_loss, {}),
+    "mcc": (lm.mcc_loss, {}),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_as_accurate_as_the_plain_function(name, dtype, monkeypatch) -> None:
+    loss, options = LOSSES[name]
+    logits, label = image(dtype)
+    truth = plainly(monkeypatch, loss, logits.double(), label, **options)
+    usual = plainly(monkeypatch, loss, logits, label, **options)
+    found = outcome(loss, logits, label, **options)
+    # in float64 the plain function is its own truth, and what it lost is not seen
+    slack = torch.finfo(dtype).eps * (16 if dtype is torch.float64 else 4)
+    for exact, plain, ours in zip(truth, usual, found, strict=True):
+        assert ours.dtype is dtype
+        limit = 2 * (plain.double() - exact).abs().max() + slack * exact.abs().max()
+        assert (ours.double() - exact).abs().max() <= limit
+
+
+@pytest.mark.parametrize("loss", [lm.dice_ce_loss, lm.binary_dice_focal_loss])
+def test_layouts_and_dtypes_of_the_target_do_not_matter(loss, monkeypatch) -> None:
+    logits, label = image(shape=(2, 4, 75, 80))
+    if loss is not lm.dice_ce_loss:
+        label = (logits > 0.3).to(torch.uint8)
+    expected = plainly(monkeypatch, loss, logits, label)
+    kinds = (torch.uint8, torch.int32) if loss is lm.dice_ce_loss else (torch.bool, torch.float64)
+    strided = torch.stack([logits, logits], -1)[..., 0]
+    for other in (logits.contiguous(memory_format=torch.channels_last), strided, logits.mT.mT):
+        for kind in kinds:
+            found = outcome(loss, other, label.to(kind))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+def test_gradient_of_memberships(monkeypatch) -> None:
+    logits, _ = image()
+    target = logits.flip(1).softmax(1).requires_grad_()
+
+    def both(_: Tensor, leaf: Tensor) -> Tensor:
+        return lm.dice_ce_loss(logits, leaf, squared=True)
+
+    expected = plainly(monkeypatch, lambda leaf, _: both(leaf, leaf), target, target)
+    found = outcome(lambda leaf, _: both(leaf, leaf), target, target)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
+
+
+def peak(run: Callable[[], None]) -> int:
+    """The most memory, in bytes, that is alive at once beyond what was alive before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run()
+    now = most = 0
+    # the events of the profile itself name only what no operator allocated
+    events = found.profiler.kineto_results.events()
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return most
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_memory_is_that_of_the_gradient_and_of_a_piece(dtype, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "BLOCK", 1 << 12)
+    logits, label = image(dtype)
+    logits.requires_grad_()
+    label = label.to(torch.uint8)
+
+    def run() -> None:
+        lm.dice_ce_loss(logits, label).backward()
+
+    gradient = logits.numel() * logits.itemsize
+    assert gradient <= peak(run) <= gradient + 12 * 4 * passes.BLOCK
+    logits.grad = None
+    monkeypatch.setattr(route, "SMALL", math.inf)
+    assert peak(run) > 6 * gradient
+
+
+def test_statistics_of_parts_add_up_to_those_of_the_whole() -> None:
+    logits, label = image(torch.float64)
+    whole = lm.RegionStatistics.from_logits(logits, label, gamma=0.0, batch=True)
+    parts = [
+        lm.RegionStatistics.from_logits(x, y, gamma=0.0, batch=True)
+        for x, y in zip(logits.split(1), label.split(1), strict=True)
+    ]
+    torch.testing.assert_close((parts[0] + parts[1]).sums, whole.sums)
+    value = whole.dice_loss().mean() + whole.cost().squeeze()
+    torch.testing.assert_close(value, lm.dice_ce_loss(logits, label, batch=True))
+    with pytest.raises(TypeError):
+        whole + 1
+
+
+def test_several_losses_from_one_pair_of_passes(monkeypatch) -> None:
+    seen = []
+    sums = label_maps.LabelMaps.sums
+    monkeypatch.setattr(
+        label_maps.LabelMaps, "sums", lambda *a: (seen.append(1), sums(*a))[1], raising=True
+    )
+    logits, label = image(torch.float64)
+    leaf = logits.requires_grad_()
+    both = lm.RegionStatistics.from_logits(leaf, label)
+    value = (both.dice_loss() + both.tversky_loss(alpha=0.5, beta=0.5)).mean(1).mean()
+    (slope,) = torch.autograd.grad(value, leaf)
+    assert len(seen) == 1
+    expected = lm.dice_loss(leaf, label) + lm.tversky_loss(leaf, label, alpha=0.5, beta=0.5)
+    torch.testing.assert_close(slope, torch.autograd.grad(expected, leaf)[0])
+
+
+def test_infinite_and_missing_logits_are_left_to_the_plain_function(monkeypatch) -> None:
+    for stranger in (math.inf, -math.inf, math.nan):
+        logits, label = image()
+        logits[0, 1, 3, 4, 5] = stranger
+        found = outcome(lm.dice_loss, logits, label)
+        expected = plainly(monkeypatch, lm.dice_loss, logits, label)
+        torch.testing.assert_close(found, expected, equal_nan=True, rtol=1e-5, atol=1e-9)
+
+
+def test_path_is_explained(monkeypatch) -> None:
+    logits, label = image()
+
+    def how(*given: object) -> str:
+        return str(lm.explain_path(*given))
+
+    assert how(lm.dice_loss, logits[..., :1], label[..., :1]).startswith("plain: 14400 elements")
+    assert how(lm.dice_loss, logits, label).startswith("blocks: ")
+    assert how(lm.dice_loss, logits, logits.softmax(1)).startswith("blocks: ")
+    assert how(lm.BinaryDiceLoss(), logits, logits > 0).startswith("blocks: ")
+    monkeypatch.setattr(generated_label_maps, "PIECE", 1 << 10)
+    assert how(lm.dice_loss, logits, label).startswith("compiled: ")
+    monkeypatch.setattr(statistics, "missing_compiler", lambda device: "there is no C++ compiler")
+    assert how(lm.dice_loss, logits, label) == "blocks: there is no C++ compiler"
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_kernel_before_it_is_generated(name, dtype, monkeypatch) -> None:
+    """The kernels as they are written; the last piece of an image overlaps the one before."""
+    for key, value in {"ROWS": 10, "LENGTH": 64, "PIECE": 640, "_kernels": {}}.items():
+        monkeypatch.setattr(generated_label_maps, key, value)
+    monkeypatch.setattr(torch, "compile", lambda kernel, **_: kernel)
+    loss, options = LOSSES[name]
+    logits, label = image(dtype)
+    truth = plainly(monkeypatch, loss, logits.double(), label, **options)
+    with lm.engine("one_pass"):
+        found = outcome(loss, logits, label, **options)
+    assert generated_label_maps._kernels
+    eps = torch.finfo(dtype).eps
+    for exact, ours in zip(truth, found, strict=True):
+        assert (ours.double() - exact).abs().max() <= 16 * eps * exact.abs().max()
+
+
+@pytest.mark.slow
+def test_generated_kernel(monkeypatch) -> None:
+    monkeypatch.setattr(generated_label_maps, "_kernels", {})
+    if one_pass.missing_compiler("cpu"):
+        pytest.skip("there is no C++ compiler")
+    logits, label = image(shape=(1, 3, 300, 300))
+    expected = outcome(lm.dice_ce_loss, logits, label)
+    with lm.engine("one_pass"):
+        found = outcome(lm.dice_ce_loss, logits, label)
+    assert generated_label_maps._kernels
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-10)
+
+
+def test_failing_compiler_leads_to_blocks(monkeypatch) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("no disk left")
+
+    monkeypatch.setattr(generated_label_maps, "_kernels", {})
+    monkeypatch.setattr(statistics, "_failed", {})
+    monkeypatch.setattr(generated_label_maps, "PIECE", 1 << 10)
+    monkeypatch.setattr(torch, "compile", broken)
+    logits, label = image()
+    expected = lm.dice_loss(logits, label)
+    with lm.engine("one_pass"):
+        torch.testing.assert_close(lm.dice_loss(logits, label), expected)
+    path = lm.explain_path(lm.dice_loss, logits, label)
+    assert str(path) == "blocks: the compiler failed (RuntimeError)"
