@@ -20,6 +20,15 @@ def test_rates_are_positive_and_believable(monkeypatch):
     assert all(1e8 < rate < 1e16 for rate in found.flops.values())
 
 
+def test_half_precision_may_go_by_way_of_float32(monkeypatch):
+    rates = {torch.float32: 5.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr(limits, "_product", lambda device, dtype: rates[dtype])
+    monkeypatch.setattr(limits, "_bandwidth", lambda device: 1.0)
+    assert limits.measured.__wrapped__(CPU).flops[torch.bfloat16] == 5.0
+    rates[torch.bfloat16] = 50.0
+    assert limits.measured.__wrapped__(CPU).flops == rates
+
+
 def test_the_slower_of_memory_and_arithmetic_decides():
     rates = Limits(bandwidth=10.0, flops={torch.float32: 5.0, torch.bfloat16: 50.0})
     assert rates.seconds(Work(bytes=20, flops=5), torch.float32) == 2.0

@@ -8,7 +8,7 @@ import torch
 from lossmith.bench.limits import Limits, Work
 from lossmith.bench.measure import measure
 from lossmith.bench.results import ENTRY, ROW
-from lossmith.bench.row import Direct, Draw, Row, compiled, of, package
+from lossmith.bench.row import Absent, Direct, Draw, Row, compiled, folder_of, of, package
 
 CPU = torch.device("cpu")
 RATES = Limits(bandwidth=1e9, flops={torch.float32: 1e9, torch.bfloat16: 1e9})
@@ -106,6 +106,30 @@ def test_a_broken_package_is_reported(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     found = run(gone=lambda: package("broken_package"))["entries"]["gone"]
     assert found == {"absent": "cannot be imported: built for another torch"}
+
+
+def test_a_folder_of_a_package_needs_nothing_of_the_rest(tmp_path, monkeypatch):
+    (tmp_path / "models" / "losses").mkdir(parents=True)
+    (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('wants a GPU')")
+    (tmp_path / "models" / "losses" / "__init__.py").write_text("from .one import factor")
+    (tmp_path / "models" / "losses" / "one.py").write_text("factor = 3")
+    (tmp_path / "models" / "odd").mkdir()
+    (tmp_path / "models" / "odd" / "__init__.py").write_text("raise RuntimeError('odd')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert folder_of("models", "losses").factor == 3
+    with pytest.raises(Absent, match="cannot be imported: odd"):
+        folder_of("models", "odd")
+    with pytest.raises(Absent, match="no_such_package is not installed"):
+        folder_of("no_such_package", "losses")
+
+
+def test_without_room_for_a_plain_computation_peers_are_not_run(monkeypatch):
+    monkeypatch.setattr("lossmith.bench.measure.memory", lambda device: 8 * 8000 - 1)
+    found = run(torch=lambda: pytest.fail("made"))["entries"]
+    assert found["torch"] == {"absent": "no room for tensors of 0 GiB"}
+    assert found["lossmith"]["ms"] > 0
+    monkeypatch.setattr("lossmith.bench.measure.memory", lambda device: 8 * 8000)
+    assert run(torch=of(square))["entries"]["torch"]["ms"] > 0
 
 
 def test_a_peer_that_fails_is_reported_in_one_line():

@@ -1,6 +1,7 @@
 """What the numbers were measured on."""
 
 import importlib.metadata
+import math
 import os
 import platform
 from datetime import UTC, datetime
@@ -37,6 +38,15 @@ def facts(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def memory(device: torch.device) -> float:
+    """Bytes of memory of a device; infinity where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cpu() -> str:

@@ -11,12 +11,16 @@ from torch import Tensor
 
 from lossmith.bench.clock import clock_for, interleaved, ratio, summary
 from lossmith.bench.limits import Limits
+from lossmith.bench.machine import memory
 from lossmith.bench.meter import peak_bytes, waits
 from lossmith.bench.row import Absent, Dims, Direct, Loss, Peer, Row
 
 OURS = "lossmith"
 # Above so many elements a reference in float64, made of plain operations, would not fit the memory
 MOST = {"cpu": 1 << 26, "cuda": 1 << 30}
+# Tensors of the largest size that plain computations of our rows have alive at one time, and a
+# reserve: without memory for more, a system ends the process instead of refusing
+ALIVE = 8
 
 Step = Callable[[], Tensor]
 
@@ -71,6 +75,8 @@ def _measure(
     tensors = row.tensors(dims, dtype, device)
     bulk = sum(t.numel() for t in tensors) if row.bulk is None else row.bulk(**dims)
     truth = _truth(row, tensors) if bulk <= MOST[device.type] else None
+    largest = bulk * dtype.itemsize
+    room = ALIVE * largest <= memory(device)
     entries: dict[str, dict[str, Any]] = {}
     steps: dict[str, Step] = {}
     peers: Mapping[str, Peer] = {OURS: lambda: row.ours, **row.peers}
@@ -79,6 +85,8 @@ def _measure(
             continue
         entries[name] = {}
         try:
+            if name != OURS and not room:
+                raise Absent(f"no room for tensors of {largest / 2**30:.0f} GiB")
             loss = peer()
             outcome = _outcome(loss, tensors, row.wanted)
         except Absent as reason:

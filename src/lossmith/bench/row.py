@@ -1,7 +1,9 @@
 """What is measured: a loss on inputs of several sizes, lossmith's way and the ways of its peers."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -70,7 +72,7 @@ class Row:
         wanted: Positions of the tensors that get a gradient.
         grows: Whether the documentation draws cost against size.
         bulk: Elements of the largest tensor in a plain computation, from the dimensions; None: no
-            tensor is larger than the inputs.
+            tensor is larger than the inputs. Without room for it, peers are not run.
     """
 
     name: str
@@ -146,6 +148,30 @@ def package(module: str) -> Any:
         raise Absent(f"{error.name} is not installed") from None
     except Exception as error:  # whatever a broken installation may raise
         raise Absent(f"cannot be imported: {error}") from None
+
+
+def folder_of(name: str, folder: str) -> Any:
+    """A folder of a peer's package by itself, without what the package as a whole imports.
+
+    Raises:
+        Absent: If it is not installed, or cannot be imported.
+    """
+    import importlib.util
+
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise Absent(f"{name} is not installed")
+    path = Path(found.submodule_search_locations[0], folder, "__init__.py")
+    spec = importlib.util.spec_from_file_location(f"{name}_{folder}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    # under its own name, for the folder's relative imports
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a broken installation may raise
+        raise Absent(f"cannot be imported: {error}") from None
+    return module
 
 
 def need_gpu() -> None:

@@ -12,6 +12,8 @@ from lossmith.bench.row import Draw, Family, Loss, Peer, Row, compiled, need_gpu
 
 BOTH = (torch.float32, torch.bfloat16)
 SMOOTHING = 0.1
+CAP = 30.0
+Z = 1e-4
 TORCH = {"torch": of(F.cross_entropy), "compile": compiled(F.cross_entropy)}
 
 
@@ -54,6 +56,39 @@ def ours_weighed(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
 def torch_weighed(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """The same by torch."""
     return F.cross_entropy(input, target, weight, label_smoothing=SMOOTHING)
+
+
+def ours_optioned(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """With every option, unreduced; the sum over rows is part of the time."""
+    return lm.cross_entropy(
+        input,
+        target,
+        weight=weight,
+        label_smoothing=SMOOTHING,
+        softcap=CAP,
+        z_loss=Z,
+        reduction="none",
+    ).sum()
+
+
+def torch_optioned(input: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """The same in torch calls."""
+    capped = CAP * torch.tanh(input / CAP)
+    loss = F.cross_entropy(capped, target, weight, label_smoothing=SMOOTHING, reduction="none")
+    return (loss + Z * capped.logsumexp(1) ** 2).sum()
+
+
+def ours_statistics(input: Tensor, target: Tensor) -> Tensor:
+    """Log-probabilities with a bonus for entropy, as policy gradients take them."""
+    found = lm.softmax_statistics(input, target)
+    return -(found.log_prob + 0.01 * found.entropy).mean()
+
+
+def torch_statistics(input: Tensor, target: Tensor) -> Tensor:
+    """The same from all log-probabilities."""
+    log_p = input.log_softmax(1)
+    entropy = -(log_p.exp() * log_p).sum(1)
+    return -(log_p.gather(1, target[:, None]).squeeze(1) + 0.01 * entropy).mean()
 
 
 def focal(input: Tensor, target: Tensor) -> Tensor:
@@ -127,6 +162,28 @@ ROWS = (
         dtypes=BOTH,
     ),
     Row(
+        "all options, unreduced",
+        make=weighed,
+        ours=ours_optioned,
+        peers={"torch": of(torch_optioned), "compile": compiled(torch_optioned)},
+        truth=torch_optioned,
+        work=two_passes,
+        small=({"N": 16, "V": 401},),
+        cpu=({"N": 512, "V": 32000},),
+        gpu=({"N": 8192, "V": 128256},),
+    ),
+    Row(
+        "log-probability and entropy",
+        make=labelled,
+        ours=ours_statistics,
+        peers={"torch": of(torch_statistics), "compile": compiled(torch_statistics)},
+        truth=torch_statistics,
+        work=two_passes,
+        small=({"N": 16, "V": 401},),
+        cpu=({"N": 512, "V": 32000},),
+        gpu=({"N": 8192, "V": 151936},),
+    ),
+    Row(
         "soft targets",
         make=soft,
         ours=lm.cross_entropy,
@@ -172,6 +229,10 @@ FAMILY = Family(
         "weight": "lossmith torch compile liger",
         "label_smoothing": "lossmith torch compile liger",
         "ignore_index": "lossmith torch compile liger",
+        "softcap": "lossmith liger",
+        "logit_scale": "lossmith",
+        "z_loss": "lossmith liger",
+        "statistics of each row": "lossmith",
         "reduction none": "lossmith torch compile liger",
         "sample_weight": "lossmith",
         "(N, C, *)": "lossmith torch compile",

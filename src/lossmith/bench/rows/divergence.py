@@ -1,4 +1,4 @@
-"""Divergences of two rows of logits: Kullback-Leibler and Jensen-Shannon."""
+"""Divergences of two rows of logits."""
 
 import functools
 
@@ -35,9 +35,16 @@ def js(input: Tensor, target: Tensor) -> Tensor:
     return 0.5 * (p * (log_p - log_m) + q * (log_q - log_m)).sum(1).mean()
 
 
-def ours_js(input: Tensor, target: Tensor) -> Tensor:
-    """From probabilities, as the loss wants them."""
-    return lm.js_div(input.softmax(1), target.softmax(1))
+def reverse_kl(input: Tensor, target: Tensor) -> Tensor:
+    """Student against teacher, mean over rows."""
+    return F.kl_div(
+        target.log_softmax(1), input.log_softmax(1), reduction="batchmean", log_target=True
+    )
+
+
+def variation(input: Tensor, target: Tensor) -> Tensor:
+    """Half of what the probabilities differ by, mean over rows."""
+    return 0.5 * (input.softmax(1) - target.softmax(1)).abs().sum(1).mean()
 
 
 def liger_kl() -> Loss:
@@ -76,9 +83,21 @@ FAMILY = Family(
         ),
         row(
             "JS",
-            ours=ours_js,
+            ours=lm.js_div_from_logits_loss,
             peers={"torch": of(js), "compile": compiled(js), "liger": liger_js},
             truth=js,
+        ),
+        row(
+            "reverse KL",
+            ours=lm.reverse_kl_div_from_logits_loss,
+            peers={"torch": of(reverse_kl), "compile": compiled(reverse_kl)},
+            truth=reverse_kl,
+        ),
+        row(
+            "total variation",
+            ours=lm.total_variation_from_logits_loss,
+            peers={"torch": of(variation), "compile": compiled(variation)},
+            truth=variation,
         ),
     ),
     options={

@@ -20,8 +20,10 @@ from lossmith.bench.row import (
     of,
     package,
 )
+from lossmith.bench.rows.divergence import js
 
 SMOOTHING = 0.1
+Z = 1e-4
 HEAD = lm.linear_head(lm.cross_entropy)
 
 
@@ -72,6 +74,18 @@ def torch_weighed(hidden: Tensor, weight: Tensor, target: Tensor, factor: Tensor
     return F.cross_entropy(logits, target, factor, label_smoothing=SMOOTHING)
 
 
+def ours_unreduced(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """One value for each row, with a z-loss; the sum over rows is part of the time."""
+    return HEAD(hidden, weight, target, z_loss=Z, reduction="none").sum()
+
+
+def torch_unreduced(hidden: Tensor, weight: Tensor, target: Tensor) -> Tensor:
+    """The same from all logits."""
+    logits = F.linear(hidden, weight)
+    loss = F.cross_entropy(logits, target, reduction="none")
+    return (loss + Z * logits.logsumexp(1) ** 2).sum()
+
+
 def two_models(draw: Draw, M: int, H: int, V: int) -> tuple[Tensor, ...]:
     """Hidden states and the matrix of a student, then those of its teacher."""
     return *make(draw, M, H, V)[:2], *make(draw, M, H, V)[:2]
@@ -82,6 +96,11 @@ def distil(hidden: Tensor, weight: Tensor, hidden2: Tensor, weight2: Tensor) -> 
     log_p = F.linear(hidden, weight).log_softmax(1)
     q = F.linear(hidden2, weight2).softmax(1)
     return F.kl_div(log_p, q, reduction="batchmean")
+
+
+def js_of_heads(hidden: Tensor, weight: Tensor, hidden2: Tensor, weight2: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of the two models' classes."""
+    return js(F.linear(hidden, weight), F.linear(hidden2, weight2))
 
 
 def work_of_two(s: int, M: int, H: int, V: int) -> Work:
@@ -139,11 +158,31 @@ FAMILY = Family(
             gpu=({"M": 8192, "H": 4096, "V": 128256},),
         ),
         row(
+            "head with z-loss, unreduced",
+            make=make,
+            ours=ours_unreduced,
+            peers={"torch": of(torch_unreduced), "compile": compiled(torch_unreduced)},
+            truth=torch_unreduced,
+            work=work,
+            cpu=({"M": 2048, "H": 512, "V": 32000},),
+            gpu=({"M": 8192, "H": 4096, "V": 128256},),
+        ),
+        row(
             "distillation of heads",
             make=two_models,
             ours=lm.linear_head(lm.kl_div_from_logits_loss, heads=2),
             peers={"torch": of(distil), "compile": compiled(distil)},
             truth=distil,
+            work=work_of_two,
+            cpu=({"M": 1024, "H": 512, "V": 32000},),
+            gpu=({"M": 8192, "H": 4096, "V": 128256},),
+        ),
+        row(
+            "JS of heads",
+            make=two_models,
+            ours=lm.linear_head(lm.js_div_from_logits_loss, heads=2),
+            peers={"torch": of(js_of_heads), "compile": compiled(js_of_heads)},
+            truth=js_of_heads,
             work=work_of_two,
             cpu=({"M": 1024, "H": 512, "V": 32000},),
             gpu=({"M": 8192, "H": 4096, "V": 128256},),
@@ -155,6 +194,8 @@ FAMILY = Family(
         "weight": "lossmith torch compile chunked liger",
         "label_smoothing": "lossmith torch compile liger",
         "ignore_index": "lossmith torch compile chunked liger",
+        "softcap": "lossmith liger",
+        "z_loss": "lossmith liger",
         "reduction none": "lossmith torch compile chunked liger",
         "sample_weight": "lossmith",
         "soft targets": "lossmith torch compile",

@@ -52,7 +52,7 @@ def row(
     ours: Callable[..., Tensor],
     formula: Callable[..., Tensor],
 ) -> Row:
-    """One loss under the engine, against torch, its compiler, and the engine of blocks."""
+    """One loss under the engine, against lossmith's other ways, torch, and its compiler."""
     return Row(
         name,
         make=make,
@@ -60,6 +60,7 @@ def row(
         peers={
             "torch": of(formula),
             "compile": compiled(formula),
+            "plain": of(lm.one_pass(ours, engine="plain")),
             "blocks": of(lm.one_pass(ours, engine="blocks")),
         },
         truth=formula,
@@ -75,7 +76,8 @@ FAMILY = Family(
     "one_pass",
     "One pass",
     "Value and gradient from one generated kernel. `torch` is the formula in torch calls, "
-    "`compile` the same through `torch.compile`, `blocks` is lossmith without a compiler.",
+    "`compile` the same through `torch.compile`; `plain` is lossmith without an engine, `blocks` "
+    "lossmith without a compiler.",
     (
         row("focal", binary, lm.SigmoidFocalLoss(alpha=0.25), focal),
         row("huber", residuals, lm.huber_loss, F.huber_loss),

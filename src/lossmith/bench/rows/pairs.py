@@ -8,10 +8,12 @@ from torch.nn import functional as F
 
 import lossmith as lm
 from lossmith.bench.limits import Work
-from lossmith.bench.row import Draw, Family, Loss, Peer, Row, compiled, of, package
+from lossmith.bench.row import Absent, Draw, Family, Loss, Peer, Row, compiled, of, package
 
 TEMPERATURE = 0.1
 BIAS = -8.0
+MARGIN = 0.2
+MOST_VIEWS = 256
 
 
 def make(draw: Draw, N: int, D: int) -> tuple[Tensor, ...]:
@@ -76,6 +78,20 @@ def multi_similarity(embedding: Tensor, target: Tensor) -> Tensor:
     return (soft(2 * (0.5 - scores), partner) / 2 + soft(50 * (scores - 0.5), stranger) / 50).mean()
 
 
+def ours_triplets(embedding: Tensor, target: Tensor) -> Tensor:
+    """Of embeddings scaled to length 1."""
+    return lm.batch_all_triplet_loss(unit(embedding), target, margin=MARGIN)
+
+
+def triplets(embedding: Tensor, target: Tensor) -> Tensor:
+    """Every stranger against every pair of partners, mean over the triplets that cost something."""
+    cosine, partner, stranger = alike(embedding, target)
+    far = (2 - 2 * cosine.masked_fill(~(partner | stranger), 0.0)).sqrt()
+    anchor, positive = partner.nonzero(as_tuple=True)
+    hinge = (far[anchor, positive, None] - far[anchor] + MARGIN).relu() * stranger[anchor]
+    return hinge.sum() / (hinge > 0).sum()
+
+
 def pml(name: str, **options: float) -> Peer:
     """A loss of pytorch-metric-learning."""
     return lambda: getattr(package("pytorch_metric_learning.losses"), name)(**options)
@@ -84,7 +100,20 @@ def pml(name: str, **options: float) -> Peer:
 def pml_views() -> Loss:
     """NT-Xent of pytorch-metric-learning, from two views instead of labels."""
     losses = package("pytorch_metric_learning.losses")
-    return losses.SelfSupervisedLoss(losses.NTXentLoss(temperature=TEMPERATURE))
+    loss = losses.SelfSupervisedLoss(losses.NTXentLoss(temperature=TEMPERATURE))
+
+    def run(view1: Tensor, view2: Tensor) -> Tensor:
+        if len(view1) > MOST_VIEWS:
+            raise Absent(f"keeps every pair for every view: above N {MOST_VIEWS} no room")
+        return loss(view1, view2)
+
+    return run
+
+
+def pml_triplets() -> Loss:
+    """All triplets of pytorch-metric-learning, which scales embeddings to length 1 itself."""
+    losses = package("pytorch_metric_learning.losses")
+    return losses.TripletMarginLoss(margin=MARGIN, triplets_per_anchor="all")
 
 
 def softmaxes(s: int, N: int, D: int) -> Work:
@@ -128,8 +157,8 @@ FAMILY = Family(
             truth=clip,
             work=softmaxes,
             small=tuple({"N": n, "D": 8} for n in (16, 32, 64)),
-            cpu=tuple({"N": 1 << k, "D": 256} for k in range(10, 15)),
-            gpu=tuple({"N": 1 << k, "D": 768} for k in (12, 13, 14, 15)),
+            cpu=tuple({"N": 1 << k, "D": 256} for k in range(10, 16)),
+            gpu=tuple({"N": 1 << k, "D": 768} for k in (12, 13, 14, 15, 17)),
             grows=True,
         ),
         sides(
@@ -138,9 +167,10 @@ FAMILY = Family(
             peers={"torch": of(nt_xent), "compile": compiled(nt_xent), "pml": pml_views},
             truth=nt_xent,
             work=views,
+            bulk=lambda N, D: 4 * N * N,
             small=(SMALL,),
-            cpu=({"N": 1024, "D": 256},),
-            gpu=({"N": 4096, "D": 512},),
+            cpu=({"N": MOST_VIEWS, "D": 256}, {"N": 2048, "D": 256}),
+            gpu=({"N": MOST_VIEWS, "D": 512}, {"N": 4096, "D": 512}),
         ),
         sides(
             "SigLIP",
@@ -178,6 +208,17 @@ FAMILY = Family(
             work=one_set,
             small=(SMALL,),
             cpu=({"N": 2048, "D": 256},),
+            gpu=({"N": 4096, "D": 512},),
+        ),
+        labels(
+            "batch-all triplet",
+            ours=ours_triplets,
+            peers={"torch": of(triplets), "pml": pml_triplets},
+            truth=triplets,
+            work=one_set,
+            bulk=lambda N, D: 3 * N * N,
+            small=(SMALL,),
+            cpu=({"N": 1024, "D": 256},),
             gpu=({"N": 4096, "D": 512},),
         ),
     ),

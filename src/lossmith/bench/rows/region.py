@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 import lossmith as lm
 from lossmith.bench.limits import Work
-from lossmith.bench.row import Draw, Family, Loss, Peer, Row, compiled, of, package
+from lossmith.bench.row import Draw, Family, Loss, Peer, Row, compiled, folder_of, of, package
 
 
 def make(draw: Draw, N: int, C: int, L: int) -> tuple[Tensor, ...]:
@@ -61,8 +61,11 @@ def monai(name: str, **options: Any) -> Peer:
 
 
 def smp() -> Loss:
-    """Of segmentation-models-pytorch, where half of what is added goes to the overlap."""
-    return package("segmentation_models_pytorch.losses").DiceLoss("multiclass", smooth=0.5)
+    """Of segmentation-models-pytorch, where half of what is added goes to the overlap.
+
+    Its models want a torchvision that fits torch's build; its losses want torch alone.
+    """
+    return folder_of("segmentation_models_pytorch", "losses").DiceLoss("multiclass", smooth=0.5)
 
 
 def work(s: int, N: int, C: int, L: int) -> Work:
