@@ -64,6 +64,13 @@ def test_the_page_has_a_line_for_each_measurement(document):
     assert "(images/one_pass.svg)" in text
 
 
+def test_the_page_shows_the_spread(document):
+    changed = json.loads(json.dumps(document))
+    changed["rows"][0]["entries"]["lossmith"].update(ms=2.0, ms_low=1.9, ms_high=2.3)
+    line = page.markdown([changed], "images").split("| huber | float32 | N 64 |")[1]
+    assert line.startswith(" 2 | 10 % |")
+
+
 def test_absent_peers_and_options_are_on_the_page(document):
     changed = json.loads(json.dumps(document))
     changed["rows"][0]["entries"]["monai"] = {"absent": "monai is not installed"}

@@ -15,6 +15,7 @@ Generated from `benchmarks/results` by `make docs`; do not edit. `make bench` me
 `lossmith bench huber` measures one row. Forward and backward together. All ways to compute a loss
 take turns in one process, and a number is the median over the rounds.
 
+- **±**: half of what the middle half of the rounds differs by, as a share of lossmith's time.
 - **limit**: what memory bandwidth and matrix products, measured in the same run, allow at best, as
   a share of lossmith's time. Above 100 % the data stayed in the cache.
 - **MiB**: most memory alive at one time beyond the inputs, gradients included.
@@ -57,7 +58,7 @@ def _machine(document: dict[str, Any]) -> str:
 def _table(document: dict[str, Any]) -> str:
     entries = [row["entries"] for row in document["rows"]]
     peers = list(dict.fromkeys(name for entry in entries for name in entry if name != OURS))
-    head = ["loss", "dtype", "size", "ms", "limit", "MiB", "error", *peers]
+    head = ["loss", "dtype", "size", "ms", "±", "limit", "MiB", "error", *peers]
     lines = [head, ["---", "---", "---", *["--:"] * (len(head) - 3)]]
     for row in document["rows"]:
         ours = row["entries"][OURS]
@@ -67,6 +68,7 @@ def _table(document: dict[str, Any]) -> str:
                 row["dtype"],
                 ", ".join(f"{name} {size}" for name, size in row["dims"].items()),
                 f"{ours['ms']:.3g}",
+                f"{50 * (ours['ms_high'] - ours['ms_low']) / ours['ms']:.0f} %",
                 f"{ours['limit_percent']:.0f} %",
                 f"{ours['peak_mib']:.3g}",
                 f"{ours['gradient_error']:.0e}" if "gradient_error" in ours else DASH,

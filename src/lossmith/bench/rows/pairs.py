@@ -13,7 +13,7 @@ from lossmith.bench.row import Absent, Draw, Family, Loss, Peer, Row, compiled, 
 TEMPERATURE = 0.1
 BIAS = -8.0
 MARGIN = 0.2
-MOST_VIEWS = 256
+MOST_VIEWS = 128
 
 
 def make(draw: Draw, N: int, D: int) -> tuple[Tensor, ...]:

@@ -82,56 +82,45 @@ row = functools.partial(
     gpu=({"N": 2, "C": 4, "L": 160}, {"N": 2, "C": 14, "L": 128}),
 )
 
+
+def ways(loss: Loss, formula: Loss, **others: Peer) -> dict[str, Any]:
+    """The engine with a compiler; its peers are the loss as it comes, torch, and others."""
+    torch = {"torch": of(formula), "compile": compiled(formula)}
+    return {
+        "ours": lm.one_pass(loss),
+        "peers": {"default": of(loss), **torch, **others},
+        "truth": formula,
+    }
+
+
 FAMILY = Family(
     "region",
     "Regions",
-    "Volumes of logits and label maps; MONAI and the formula in torch calls make them one-hot.",
+    "Volumes of logits and label maps; MONAI and the formula in torch calls make them one-hot. "
+    "lossmith is through `one_pass`, `default` the same loss without a compiler.",
     (
-        row(
-            "dice",
-            ours=lm.dice_loss,
-            peers={
-                "torch": of(dice),
-                "compile": compiled(dice),
-                "monai": monai("DiceLoss"),
-            },
-            truth=dice,
-        ),
+        row("dice", **ways(lm.dice_loss, dice, monai=monai("DiceLoss"))),
         row(
             "dice over the batch",
-            ours=functools.partial(lm.dice_loss, batch=True),
-            peers={
-                "torch": of(batch_dice),
-                "compile": compiled(batch_dice),
-                "monai": monai("DiceLoss", batch=True),
-                "smp": smp,
-            },
-            truth=batch_dice,
+            **ways(
+                lm.DiceLoss(batch=True),
+                batch_dice,
+                monai=monai("DiceLoss", batch=True),
+                smp=smp,
+            ),
         ),
         row(
             "tversky",
-            ours=lm.tversky_loss,
-            peers={
-                "torch": of(tversky),
-                "compile": compiled(tversky),
-                "monai": monai("TverskyLoss", alpha=0.3, beta=0.7),
-            },
-            truth=tversky,
+            **ways(lm.tversky_loss, tversky, monai=monai("TverskyLoss", alpha=0.3, beta=0.7)),
         ),
         row(
             "dice and cross-entropy",
-            ours=lm.dice_ce_loss,
-            peers={
-                "torch": of(dice_ce),
-                "compile": compiled(dice_ce),
-                "monai": monai("DiceCELoss"),
-            },
-            truth=dice_ce,
+            **ways(lm.dice_ce_loss, dice_ce, monai=monai("DiceCELoss")),
         ),
         row(
             "dice by volume",
-            ours=lm.dice_loss,
-            peers={"torch": of(dice), "monai": monai("DiceLoss")},
+            ours=lm.one_pass(lm.dice_loss),
+            peers={"default": of(lm.dice_loss), "torch": of(dice), "monai": monai("DiceLoss")},
             truth=dice,
             small=tuple({"N": 1, "C": 3, "L": edge} for edge in (4, 6, 8)),
             cpu=tuple({"N": 1, "C": 4, "L": edge} for edge in (16, 32, 64, 128)),
