@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lossmith import teach as teach
     from lossmith import train as train
     from lossmith import transform as transform
+    from lossmith.choose.run import tournament
     from lossmith.contract.api import ContractError, check_loss
     from lossmith.core.card import Card, Point
     from lossmith.core.catalogue import card, cards, find
@@ -495,6 +496,7 @@ __all__ = [
     "supcon_loss",
     "symmetric_cross_entropy_loss",
     "total_variation_from_logits_loss",
+    "tournament",
     "triplet_margin_loss",
     "triplet_margin_with_distance_loss",
     "tukey_loss",
@@ -746,6 +748,7 @@ _HOME = {
     "supcon_loss": "lossmith.losses.embedding.supcon",
     "symmetric_cross_entropy_loss": "lossmith.losses.classification.symmetric_cross_entropy",
     "total_variation_from_logits_loss": "lossmith.losses.distribution.total_variation",
+    "tournament": "lossmith.choose.run",
     "triplet_margin_loss": "lossmith.losses.embedding.triplet_margin",
     "triplet_margin_with_distance_loss": "lossmith.losses.embedding.triplet_margin",
     "tukey_loss": "lossmith.losses.elementwise.tukey",

@@ -69,11 +69,19 @@ def test_unusable_tables_are_refused_with_the_place(table, target, message):
         ({"folds": "1x3"}, "folds must be KxR .* got '1x3'"),
         ({"folds": "30x1"}, "folds must be at most half the 40 rows, got 30"),
         ({"epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"trials": 0}, "trials must be >= 1, got 0"),
+        ({"jobs": 0}, "jobs must be >= 1, got 0"),
+        ({"model": "tree"}, "model must be mlp or linear, got 'tree'"),
+        ({"group": "z"}, "group and time must be columns of DataFrame .* got 'z'"),
+        ({"group": "one"}, "folds need at least 2 group values, got 1"),
+        ({"time": "one"}, "time must vary, got 1.5 in every row"),
+        ({"time": "day"}, "time must be numbers or dates, got 'soon'"),
+        ({"group": "one", "time": "day"}, "group and time must not be given together"),
     ],
 )
 def test_requests_that_cannot_be_met_are_refused(options, message):
     with pytest.raises(DataError, match=message):
-        choose(frame(), "y", **options)
+        choose(frame(one=1.5, day=["soon", "late"] * 20), "y", **options)
 
 
 def test_a_text_target_is_fine_for_classes_and_refused_for_amounts():

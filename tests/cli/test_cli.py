@@ -50,7 +50,11 @@ def test_choose_json_is_json_and_the_same_each_time():
     first, again = (run("choose", "stackloss", *SMALL, "--json") for _ in range(2))
     content = json.loads(first.stdout)
     assert content["metric"] == "mae"
-    assert {row["loss"] for row in content["table"]} == {"mse_loss", "l1_loss"}
+    assert {row["loss"] for row in content["table"]} == {
+        "mse_loss",
+        "mse_loss + shift",
+        "l1_loss",
+    }
     assert first.stdout == again.stdout
 
 
@@ -88,3 +92,40 @@ def test_diagnose_list_and_show_speak():
     assert json.loads(run("show", "mse", "--json").stdout)["name"] == "mse_loss"
     wrong = run("show", "hubber")
     assert (wrong.exit_code, "huber" in wrong.stderr) == (2, True)
+
+
+def test_watch_shows_cells_and_no_ranking_before_the_end(tmp_path):
+    folder = tmp_path / "run"
+    done = run("choose", "stackloss", *SMALL, "--trials", "1", "--out", str(folder))
+    assert done.exit_code == 0, done.output
+    whole = run("watch", str(folder), "--once")
+    assert whole.exit_code == 0
+    assert "complete" in whole.stdout
+    (folder / "complete").unlink()
+    next((folder / "results").iterdir()).unlink()
+    part = run("watch", str(folder), "--once").stdout
+    assert "no ranking" in part
+    assert {"2", "3"} <= set(part.split())
+    assert run("watch", str(tmp_path / "nothing")).exit_code == 2
+
+
+def test_exit_codes_tell_the_three_kinds_of_no(tmp_path):
+    small = ["choose", "stackloss", *SMALL[:2], "--folds", "3x1", "--epochs", "2", "--trials", "1"]
+    assert run(*small, "--losses", "l1_loss", "--require-winner").exit_code == 4
+    outside = run(*small, "--losses", "cross_entropy")
+    assert outside.exit_code == 3
+    assert "cross_entropy refused" in outside.stderr
+    assert run(*small, "--folds", "nonsense").exit_code == 2
+
+
+def test_a_suite_compares_over_data_sets(tmp_path):
+    names = "stackloss,linnerud,statecrime,engel,diabetes"
+    words = [*("--suite", "--metric", "mae", "--losses", "l1_loss", "--folds", "3x1")]
+    words += ["--epochs", "1", "--trials", "1"]
+    done = run("choose", names, *words, "--json", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    content = json.loads(done.stdout)
+    assert {row["loss"] for row in content["table"]} == {"l1_loss", "mse_loss + shift"}
+    assert set(content["gains"]) == set(names.split(","))
+    few = run("choose", "stackloss,linnerud", *words, "--out", str(tmp_path))
+    assert (few.exit_code, "at least 5 different data sets" in few.stderr) == (2, True)

@@ -17,6 +17,7 @@ from lossmith.engines import blocks, in_cache, one_pass, pairs, passes
 from lossmith.engines.choice import engine, explain_path
 from lossmith.engines.rows import layout
 
+CROWD = "half_precision_sums_do_not_overflow"  # the one law with many samples
 ORACLES = Path(__file__).parents[1] / "oracles"
 BY_HAND = {
     "binary_cross_entropy",
@@ -47,10 +48,16 @@ def own() -> list[Card]:
     return [c for c in cards().values() if c.function.__module__.startswith("lossmith.losses.")]
 
 
-def concerns_engines(law: Check) -> bool:
-    """What is refused is refused before an engine is asked, and no engine works inside a graph."""
-    early = law.run.__module__.endswith(".errors") or law.name.startswith("compile")
-    return not (early or law.once or law.slow)
+def concerns_engines(law: Check, case: Case) -> bool:
+    """Whether a law is worth running with an engine forced.
+
+    What is refused is refused before an engine is asked, and no engine works inside a graph. How
+    transforms, layouts and modules go with an engine does not depend on the options.
+    """
+    _, _, group = law.run.__module__.rpartition(".")
+    early = group == "errors" or law.name.startswith("compile") or law.once or law.slow
+    of_options = group in ("values", "limits", "reductions") and law.name != CROWD
+    return not early and (of_options or not case.options)
 
 
 def everything(*couplings: str, slow: bool = False) -> list[Any]:
@@ -61,7 +68,7 @@ def everything(*couplings: str, slow: bool = False) -> list[Any]:
         for card in own()
         if not couplings or card.coupling in couplings
         for law, case in laws_and_cases(card, oracle(card), slow=True)
-        if not couplings or concerns_engines(law)
+        if not couplings or concerns_engines(law, case)
     ]
 
 
@@ -70,35 +77,33 @@ def test_law(law: Check, case: Case) -> None:
     law.run(case)
 
 
-@pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
+def piece_of(law: Check) -> int:
+    """Elements of a piece: several of these small tensors, and not too many of a large one."""
+    return 4096 if law.name == CROWD else 8
+
+
+def served_by_rows() -> set[str]:
+    """The losses over a softmax that have the engine of rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(route, "SMALL", 0)
+        firsts = [next(cases(card)) for card in own() if card.coupling == "row"]
+        return {c.card.name for c in firsts if explain_path(c, *c.sample(0)).how == "rows"}
+
+
+IN_ROWS = served_by_rows()
+SEPARATE = everything("element", "row", slow=True)
+GENERIC = [each for each in SEPARATE if each.values[1].card.name not in IN_ROWS]
+
+
+@pytest.mark.parametrize(("law", "case"), GENERIC)
 def test_law_in_blocks(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "SMALL", 0)
-    monkeypatch.setattr(blocks, "BLOCK", 8)  # several pieces of these small tensors
-    monkeypatch.setattr(layout, "PER_THREAD", 8)
+    monkeypatch.setattr(blocks, "BLOCK", piece_of(law))
     with engine("blocks"):
         law.run(case)
 
 
-def in_rows() -> list[Any]:
-    """The laws of losses over a softmax, which have an engine of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(route, "SMALL", 0)
-        firsts = [next(cases(card)) for card in own() if card.coupling == "row"]
-        served = {c.card.name for c in firsts if explain_path(c, *c.sample(0)).how == "rows"}
-    return [each for each in everything("row", slow=True) if each.values[1].card.name in served]
-
-
-@pytest.mark.parametrize(("law", "case"), in_rows())
-def test_law_in_rows(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under "blocks" these losses take their engine too, with few classes: pieces are turned."""
-    monkeypatch.setattr(route, "SMALL", 0)
-    monkeypatch.setattr(layout, "PER_THREAD", 8)
-    monkeypatch.setattr(layout, "LEAST", 1)
-    monkeypatch.setattr(layout, "FEW", 0)
-    law.run(case)
-
-
-@pytest.mark.parametrize(("law", "case"), everything("element", "row", slow=True))
+@pytest.mark.parametrize(("law", "case"), GENERIC)
 def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel as it is written; what Inductor makes of it is another test's affair."""
     monkeypatch.setattr(route, "SMALL", 0)
@@ -108,15 +113,26 @@ def test_law_in_one_pass(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch
         law.run(case)
 
 
+@pytest.mark.parametrize("few", [0, layout.FEW], ids=["as they are", "turned"])
 @pytest.mark.parametrize(
-    ("law", "case"),
-    [p for p in everything("element", "row", slow=True) if p.values[1].card.name in BY_HAND],
+    ("law", "case"), [each for each in SEPARATE if each.values[1].card.name in IN_ROWS]
+)
+def test_law_in_rows(law: Check, case: Case, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(layout, "PER_THREAD", piece_of(law))
+    monkeypatch.setattr(layout, "LEAST", 1)
+    monkeypatch.setattr(layout, "FEW", few)
+    law.run(case)
+
+
+@pytest.mark.parametrize(
+    ("law", "case"), [each for each in SEPARATE if each.values[1].card.name in BY_HAND]
 )
 def test_law_in_cache(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The formulas that are written by hand, on tensors that are too small for them otherwise."""
     monkeypatch.setattr(in_cache, "SMALL", 0)
     monkeypatch.setattr(in_cache, "NARROW", 1)
-    monkeypatch.setattr(in_cache, "BLOCK", 8)
+    monkeypatch.setattr(in_cache, "BLOCK", piece_of(law))
     law.run(case)
 
 
@@ -130,7 +146,7 @@ def test_law_in_tiles(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(("law", "case"), everything("statistics", slow=True))
 def test_law_in_two_passes(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(route, "SMALL", 0)
-    monkeypatch.setattr(passes, "BLOCK", 12)  # several pieces of these small tensors
+    monkeypatch.setattr(passes, "BLOCK", piece_of(law))
     law.run(case)
 
 

@@ -30,7 +30,9 @@ def evil():
     rng = np.random.default_rng(0)
     target = np.where(rng.random(90) < 0.5, EVIL, "$a_{b$")
     table = pd.DataFrame({EVIL: rng.standard_normal(90), "t" + EVIL: target})
-    return choose(table, "t" + EVIL, metric="accuracy", losses="hinge_loss", folds="3x1", epochs=3)
+    return choose(
+        table, "t" + EVIL, metric="accuracy", losses="hinge_loss", folds="3x1", epochs=3, trials=1
+    )
 
 
 def test_markup_in_names_and_cells_stays_text(evil):
@@ -57,7 +59,7 @@ def test_nothing_is_loaded_from_elsewhere(evil):
     ],
 )
 def test_every_kind_of_metric_has_a_page_below_a_megabyte(data, metric, tmp_path):
-    done = choose(data, metric=metric, folds="3x1", epochs=2)
+    done = choose(data, metric=metric, folds="3x1", epochs=2, trials=1)
     path = write(done, tmp_path / "deep" / "page.html")
     text = path.read_text(encoding="utf-8")
     assert path.stat().st_size < 1_000_000

@@ -11,9 +11,21 @@ except ImportError as _error:
     raise ImportError(f"lossmith.choose needs pip install 'lossmith[lab]': {_error}") from None
 
 from lossmith.choose.diagnosis import Diagnosis
-from lossmith.choose.errors import DataError
+from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.result import Choice
-from lossmith.choose.run import choose, diagnose
+from lossmith.choose.run import choose, diagnose, tournament
+from lossmith.choose.suite import Suite, collect
 from lossmith.choose.verdict import TournamentFailed
 
-__all__ = ["Choice", "DataError", "Diagnosis", "TournamentFailed", "choose", "diagnose"]
+__all__ = [
+    "Choice",
+    "DataError",
+    "Diagnosis",
+    "OutsideDomain",
+    "Suite",
+    "TournamentFailed",
+    "choose",
+    "collect",
+    "diagnose",
+    "tournament",
+]

@@ -1,7 +1,7 @@
 """Read a table from a file or from the bundled sets, and refuse what cannot be learned from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Table:
         features: Numeric and text columns; text is one-hot encoded inside each training fold.
         target: The target column, numeric or text, nothing missing.
         notes: What was done to the table on the way in, in sentences.
+        aside: Columns that are no features: groups, times.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Table:
     features: pd.DataFrame
     target: pd.Series
     notes: tuple[str, ...] = ()
+    aside: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def numeric(self) -> list[str]:
@@ -90,12 +92,15 @@ BUNDLED: dict[str, Callable[[], tuple[pd.DataFrame, str]]] = {
 }
 
 
-def load(source: str | Path | pd.DataFrame, target: str | None = None) -> Table:
+def load(
+    source: str | Path | pd.DataFrame, target: str | None = None, aside: Sequence[str] = ()
+) -> Table:
     """Read and check a table.
 
     Args:
         source: A CSV or Parquet file, the name of a bundled set, or a DataFrame.
         target: Name of the target column; bundled sets have a default.
+        aside: Names of columns that are no features.
 
     Raises:
         DataError: If the file, the target column or the rows cannot be used.
@@ -113,7 +118,7 @@ def load(source: str | Path | pd.DataFrame, target: str | None = None) -> Table:
         frame, default = BUNDLED[name]()
     else:
         name, frame = str(source), _read(Path(source))
-    return check(name, frame, target or default)
+    return check(name, frame, target or default, aside)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -144,7 +149,7 @@ def _refuse_duplicates(columns: list[str]) -> None:
         raise DataError(f"column names must differ, got {repeated[0]!r} more than once")
 
 
-def check(name: str, frame: pd.DataFrame, target: str | None) -> Table:
+def check(name: str, frame: pd.DataFrame, target: str | None, aside: Sequence[str] = ()) -> Table:
     """Refuse unusable rows and columns; split features from target."""
     frame = frame.rename(columns=str).reset_index(drop=True)
     columns = list(frame.columns)
@@ -168,11 +173,20 @@ def check(name: str, frame: pd.DataFrame, target: str | None) -> Table:
     if frame[target].nunique() == 1:
         only = frame[target].tolist()[0]
         raise DataError(f"target {target!r} must vary, got {only!r} in every row")
+    for column in aside:
+        if column not in columns or column == target:
+            raise DataError(
+                f"group and time must be columns of {name} beside the target ({_some(columns)}), "
+                f"got {column!r}"
+            )
+        gaps = np.flatnonzero(frame[column].isna().to_numpy())
+        if len(gaps):
+            raise DataError(f"column {column!r} must not be missing, got {_rows(gaps)} without it")
     notes: list[str] = []
     features = {
         column: kept
         for column in columns
-        if column != target and (kept := _feature(frame[column], notes)) is not None
+        if column not in (target, *aside) and (kept := _feature(frame[column], notes)) is not None
     }
     if not features:
         raise DataError(f"data must have a feature column beside the target {target!r}, got none")
@@ -182,6 +196,7 @@ def check(name: str, frame: pd.DataFrame, target: str | None) -> Table:
         features=pd.DataFrame(features),
         target=_target(frame[target]),
         notes=tuple(notes),
+        aside=frame[list(aside)],
     )
 
 

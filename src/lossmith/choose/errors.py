@@ -3,3 +3,7 @@
 
 class DataError(ValueError):
     """The data, or what was asked of them, cannot be used; the message says what and where."""
+
+
+class OutsideDomain(DataError):
+    """The data lie outside the domain of every loss that was asked for; exit code 3."""

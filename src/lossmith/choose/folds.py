@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import RepeatedKFold, RepeatedStratifiedKFold, train_test_split
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    RepeatedKFold,
+    RepeatedStratifiedKFold,
+    StratifiedGroupKFold,
+    train_test_split,
+)
 
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError
@@ -60,49 +68,128 @@ class Plan:
     @property
     def rho(self) -> float:
         """Test rows divided by training rows."""
-        return 1 / (self.folds - 1)
+        first = [one for one in self.cells if one.repeat == 0]
+        return sum(len(one.test) for one in first) / sum(len(one.train) for one in first)
 
 
-def plan(diagnosis: Diagnosis, folds: str | None = None, seed: int = 0) -> Plan:
-    """Cut the rows.
+def plan(
+    diagnosis: Diagnosis,
+    folds: str | None = None,
+    seed: int = 0,
+    groups: pd.Series | None = None,
+    time: pd.Series | None = None,
+) -> Plan:
+    """Cut the rows: stratified by class, by whole groups, or the past before the future.
 
     Args:
         diagnosis: The data.
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
         seed: Seed of the cuts and of each cell.
+        groups: Rows with the same value stay together, ``(rows,)``.
+        time: Numbers or dates, ``(rows,)``. Each cell trains on as many rows as half the table
+            has, those right before its test rows; repeats differ in their seeds only.
 
     Raises:
-        DataError: If ``folds`` is malformed, or a class is too rare to be in every fold.
+        DataError: If ``folds`` is malformed, a class is too rare to be in every fold, or there are
+            too few groups.
     """
     count, repeats, note = _size(diagnosis.rows) if folds is None else (*_parse(folds), "")
     if count > diagnosis.rows // 2:
         raise DataError(f"folds must be at most half the {diagnosis.rows} rows, got {count}")
-    y = diagnosis.target
-    stratify = diagnosis.kind in CLASSES
-    if stratify:
-        rarest = int(np.bincount(y).min())
+    if groups is not None and time is not None:
+        raise DataError("group and time must not be given together")
+    if groups is not None and groups.nunique() < count:
+        note, count = _fewer(groups.nunique(), count, "groups there are", "group")
+    if diagnosis.kind in CLASSES:
+        rarest = int(np.bincount(diagnosis.target).min())
         if rarest < FEWEST_PER_CLASS:
-            rare = diagnosis.classes[int(np.bincount(y).argmin())]
+            rare = diagnosis.classes[int(np.bincount(diagnosis.target).argmin())]
             rule = f"have at least {FEWEST_PER_CLASS} rows of each class"
             raise DataError(f"target must {rule}, got {rarest} of {rare!r}")
         if count > rarest:
-            note = f"{rarest} folds instead of {count}: the rarest class has {rarest} rows"
-            count = rarest
-    splitter = RepeatedStratifiedKFold if stratify else RepeatedKFold
-    cuts = list(splitter(n_splits=count, n_repeats=repeats, random_state=seed).split(y, y))
-    fit_size = int(FIT_SHARE * min(len(train) for train, _ in cuts))
-    seeds = np.random.SeedSequence(seed).generate_state(len(cuts))
-    cells: list[Cell] = []
-    for index, (train, test) in enumerate(cuts):
-        cell_seed = int(seeds[index])
-        fit, hold = train_test_split(
-            train,
-            train_size=fit_size,
-            random_state=cell_seed,
-            stratify=_strata(y[train], len(train) - fit_size) if stratify else None,
+            note, count = _fewer(rarest, count, "rows the rarest class has", "class")
+    if time is not None and folds is None:
+        repeats, note = 1, f"{count}x1 folds: the past is not shuffled"
+    labels = None if groups is None else groups.to_numpy()
+    cuts = _by_time(time, count) * repeats if time is not None else []
+    cuts = cuts or _shuffled(diagnosis, count, repeats, seed, labels)
+    seeds = [int(one) for one in np.random.SeedSequence(seed).generate_state(len(cuts))]
+    parts = [
+        _hold(diagnosis, train, cell_seed, labels, late=time is not None)
+        for (train, _), cell_seed in zip(cuts, seeds, strict=True)
+    ]
+    # as many training rows in every cell, so that cells can be trained together
+    size = min(len(fit) for fit, _ in parts)
+    return Plan(
+        count,
+        repeats,
+        tuple(
+            Cell(index // count, fit[:size], hold, cut[1], cell_seed)
+            for index, ((fit, hold), cut, cell_seed) in enumerate(
+                zip(parts, cuts, seeds, strict=True)
+            )
+        ),
+        note,
+    )
+
+
+def _fewer(there: int, asked: int, what: str, name: str) -> tuple[str, int]:
+    if there < 2:
+        raise DataError(f"folds need at least 2 {name} values, got {there}")
+    return f"{there} folds instead of {asked}, as many as {what}", there
+
+
+def _shuffled(
+    diagnosis: Diagnosis, count: int, repeats: int, seed: int, groups: NDArray[Any] | None
+) -> list[tuple[Rows, Rows]]:
+    y = diagnosis.target
+    stratify = diagnosis.kind in CLASSES
+    if groups is None:
+        splitter = RepeatedStratifiedKFold if stratify else RepeatedKFold
+        cuts = splitter(n_splits=count, n_repeats=repeats, random_state=seed).split(y, y)
+        return [(np.asarray(train), np.asarray(test)) for train, test in cuts]
+    splitter = StratifiedGroupKFold if stratify else GroupKFold
+    return [
+        (np.asarray(train), np.asarray(test))
+        for repeat in range(repeats)
+        for train, test in splitter(n_splits=count, shuffle=True, random_state=seed + repeat).split(
+            y, y, groups
         )
-        cells.append(Cell(index // count, np.asarray(fit), np.asarray(hold), test, cell_seed))
-    return Plan(count, repeats, tuple(cells), note)
+    ]
+
+
+def _by_time(time: pd.Series, count: int) -> list[tuple[Rows, Rows]]:
+    """Blocks of the later half, each with the window of rows right before it."""
+    if time.nunique() == 1:
+        raise DataError(f"time must vary, got {time.tolist()[0]!r} in every row")
+    if not pd.api.types.is_numeric_dtype(time):
+        dates = pd.to_datetime(time, errors="coerce", format="mixed", utc=True)
+        if dates.isna().any():
+            found = time[dates.isna()].iloc[0]
+            raise DataError(f"time must be numbers or dates, got {found!r}")
+        time = dates
+    order = np.argsort(time.to_numpy(), kind="stable")
+    window = len(order) // 2
+    blocks = np.array_split(np.arange(window, len(order)), count)
+    return [(order[block[0] - window : block[0]], order[block]) for block in blocks]
+
+
+def _hold(
+    diagnosis: Diagnosis, train: Rows, seed: int, groups: NDArray[Any] | None, *, late: bool
+) -> tuple[Rows, Rows]:
+    """Rows to train on and rows to stop by, cut as the test rows are."""
+    size = int(FIT_SHARE * len(train))
+    if late:
+        return train[:size], train[size:]
+    if groups is not None and len(np.unique(groups[train])) > 1:
+        splitter = GroupShuffleSplit(1, train_size=FIT_SHARE, random_state=seed)
+        fit, hold = next(splitter.split(train, groups=groups[train]))
+        # shuffled, because only the first rows may be kept
+        return np.random.default_rng(seed).permutation(train[fit]), train[hold]
+    labels = diagnosis.target[train]
+    strata = _strata(labels, len(train) - size) if diagnosis.kind in CLASSES else None
+    fit, hold = train_test_split(train, train_size=size, random_state=seed, stratify=strata)
+    return np.asarray(fit), np.asarray(hold)
 
 
 def _parse(folds: str) -> tuple[int, int]:

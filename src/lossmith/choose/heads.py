@@ -1,6 +1,7 @@
 """Between the network and the loss: units going in, predictions coming out."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,11 @@ class Head:
     mean: Tensor
     unit: Tensor
 
+    def at(self, cells: Tensor) -> "Head":
+        """The head for models of these cells, in their order; a cell may occur again."""
+        names = ("gain", "shift", "target", "mean", "unit")
+        return replace(self, **{name: getattr(self, name)[cells] for name in names})
+
     def input(self, output: Tensor) -> Tensor:
         """What the loss sees, from network outputs ``(cells, rows, outputs)``."""
         if self.candidate.width == 0:
@@ -74,7 +80,7 @@ class Head:
 
 
 def fit_head(
-    candidate: Candidate, target: NDArray[Any], cells: list[Cell], scale: Tensor | None
+    candidate: Candidate, target: NDArray[Any], cells: Sequence[Cell], scale: Tensor | None
 ) -> Head:
     """Fit the units of a loss to the training rows of each cell.
 
@@ -82,8 +88,8 @@ def fit_head(
         candidate: The loss.
         target: The target column, ``(rows,)``.
         cells: The cells.
-        scale: Robust scale of the baseline's residuals, ``(cells, 1)``. Losses with an inner unit
-            (Huber's delta, say) measure residuals in it; None stands for the standard deviation.
+        scale: Robust scale of residuals, ``(cells, 1)``. Losses with an inner unit (Huber's
+            delta, say) measure residuals in it; None stands for the standard deviation.
     """
     coded = candidate.code(target).expand(len(cells), *candidate.code(target).shape)
     ones = torch.ones(len(cells), 1)
@@ -104,11 +110,22 @@ def fit_head(
     return Head(candidate, ones, start, coded, 0 * ones, ones)
 
 
-def residual_scale(values: NDArray[Any], target: NDArray[Any], cells: list[Cell]) -> Tensor:
-    """Robust scale of each cell's residuals on its training rows, ``(cells, 1)``."""
+def residual_scale(x: Tensor, target: NDArray[Any], cells: Sequence[Cell]) -> Tensor:
+    """Robust scale of the residuals of each cell's training rows, ``(cells, 1)``.
+
+    The residuals are those of a ridge regression, the closed form of the squared error: so no
+    loss has to wait for the training of another one.
+
+    Args:
+        x: Standardised features of each cell, ``(cells, rows, width)``.
+        target: The target column, ``(rows,)``.
+        cells: The cells.
+    """
     scales: list[float] = []
-    for cell, row in zip(cells, values, strict=True):
-        residual = target[cell.fit] - row[cell.fit]
+    for features, cell in zip(x.double().numpy(), cells, strict=True):
+        rows, y = features[cell.fit], target[cell.fit] - target[cell.fit].mean()
+        weights = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ y)
+        residual = y - rows @ weights
         mad = float(np.median(np.abs(residual - np.median(residual))))
         # more than half the rows fitted exactly: fall back on the ordinary deviation
         scales.append(MAD_TO_SD * mad or float(residual.std()) or 1.0)

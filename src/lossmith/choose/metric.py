@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import xlogy
 from sklearn import metrics
 
 from lossmith.choose.errors import DataError
@@ -37,6 +38,9 @@ class Metric:
         note: What the user should know about it.
         function: ``function(target, prediction) -> float``.
         quantile: The level of a pinball metric.
+        rowwise: ``rowwise(target, prediction) -> (rows,)``, whose mean makes the score, in a
+            fraction of the time that ``function`` takes; None if the score is no mean over rows.
+        of_mean: How that mean becomes the score.
     """
 
     name: str
@@ -48,6 +52,8 @@ class Metric:
     bounded: bool = False
     note: str = ""
     quantile: float | None = None
+    rowwise: Callable[[Array, Array], Array] | None = None
+    of_mean: Callable[[float], float] = float
 
     def __call__(self, target: Array, prediction: Array) -> float:
         """The score; NaN where the metric is undefined (one class only, say)."""
@@ -56,6 +62,8 @@ class Metric:
         with warnings.catch_warnings():
             # an undefined score comes back as NaN, which the caller reports
             warnings.simplefilter("ignore")
+            if self.rowwise is not None:
+                return self.of_mean(float(self.rowwise(target, prediction).mean()))
             return float(self.function(target, prediction))
 
     def advantage(self, score: Any, reference: Any) -> Any:
@@ -74,6 +82,35 @@ class Metric:
 
 def _poisson_deviance(target: Array, prediction: Array) -> float:
     return float(metrics.mean_poisson_deviance(target, np.maximum(prediction, SMALLEST_RATE)))
+
+
+def _absolute(target: Array, prediction: Array) -> Array:
+    return np.abs(target - prediction)
+
+
+def _square(target: Array, prediction: Array) -> Array:
+    return (target - prediction) ** 2
+
+
+def _pinball(target: Array, prediction: Array, alpha: float) -> Array:
+    return np.maximum(alpha * (target - prediction), (alpha - 1) * (target - prediction))
+
+
+def _poisson_rows(target: Array, prediction: Array) -> Array:
+    made = np.maximum(prediction, SMALLEST_RATE)
+    return 2 * (xlogy(target, target / made) - target + made)
+
+
+def _hit(target: Array, prediction: Array) -> Array:
+    return (target == prediction).astype(float)
+
+
+def _surprise(target: Array, prediction: Array) -> Array:
+    if prediction.ndim == 1:
+        told = np.where(target == 1, prediction, 1 - prediction)
+    else:
+        told = prediction[np.arange(len(target)), target]
+    return -np.log(np.clip(told, np.finfo(float).eps, 1.0))
 
 
 def _log_loss(target: Array, prediction: Array) -> float:
@@ -99,17 +136,24 @@ def _share(name: str, ask: tuple[str, ...], needs: Needs, function: Any, **more:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        _less("mae", ("median",), metrics.mean_absolute_error),
-        _less("rmse", ("mean",), metrics.root_mean_squared_error),
-        _less("mse", ("mean",), metrics.mean_squared_error),
+        _less("mae", ("median",), metrics.mean_absolute_error, rowwise=_absolute),
+        _less(
+            "rmse",
+            ("mean",),
+            metrics.root_mean_squared_error,
+            rowwise=_square,
+            of_mean=math.sqrt,
+        ),
+        _less("mse", ("mean",), metrics.mean_squared_error, rowwise=_square),
         Metric("r2", True, "value", AMOUNTS, ("mean",), metrics.r2_score, bounded=True),
         _less(
             "poisson_deviance",
             ("mean",),
             _poisson_deviance,
+            rowwise=_poisson_rows,
             note=f"predictions below {SMALLEST_RATE} count as {SMALLEST_RATE}",
         ),
-        _share("accuracy", ("mode", "distribution"), "label", metrics.accuracy_score),
+        _share("accuracy", ("mode", "distribution"), "label", metrics.accuracy_score, rowwise=_hit),
         _share("balanced_accuracy", (), "label", metrics.balanced_accuracy_score),
         _share(
             "f1",
@@ -125,7 +169,15 @@ METRICS: dict[str, Metric] = {
             _auc,
             note="one class against the rest if there are several",
         ),
-        Metric("log_loss", False, "probability", CLASSES, ("distribution",), _log_loss),
+        Metric(
+            "log_loss",
+            False,
+            "probability",
+            CLASSES,
+            ("distribution",),
+            _log_loss,
+            rowwise=_surprise,
+        ),
     )
 }
 
@@ -159,7 +211,8 @@ def resolve(name: str) -> Metric:
             raise DataError(f"metric must be pinball:Q with Q in (0, 1), got {name!r}")
         loss = partial(metrics.mean_pinball_loss, alpha=quantile)
         asks = ("median", "quantile") if quantile == 0.5 else ("quantile",)
-        return _less(name, asks, loss, quantile=quantile)
+        rows = partial(_pinball, alpha=quantile)
+        return _less(name, asks, loss, quantile=quantile, rowwise=rows)
     if name not in METRICS:
         known = ", ".join([*METRICS, "pinball:Q"])
         raise DataError(f"metric must be one of {known}, got {name!r}")

@@ -1,79 +1,84 @@
-"""Many small networks of one shape, one for each cell, computed in one batch.
+"""The models that a tournament trains by default, and what a model of the user must be."""
 
-Parameters carry a leading dimension of cells. The sum of the cells' losses has, for each network,
-the gradient of its own loss, and AdamW works element by element: training the stack is training
-each network alone, only faster.
-"""
-
-import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lossmith.choose.folds import Cell
+from lossmith.choose.errors import DataError
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of one network.
-
-    Attributes:
-        inputs: Number of features.
-        hidden: Units of the hidden layer; 0 makes the network linear.
-        outputs: Number of outputs.
-    """
-
-    inputs: int
-    hidden: int
-    outputs: int
+# factory(inputs, outputs) -> module that maps (rows, inputs) to (rows, outputs)
+Model = Callable[[int, int], nn.Module]
+HIDDEN = 32
 
 
-class Networks:
-    """One network for each cell: linear, or one hidden layer of ReLU beside a linear path.
+class Body(nn.Module):
+    """A linear map, and beside it one hidden layer of ReLU if there are hidden units.
 
     The linear path lets the network be as plain as the data are: with little data the hidden
-    layer adds what the line cannot say. Initial weights depend on the cell's seed alone, so every
-    loss starts from the same ones.
+    layer adds what the line cannot say. The layers that give the output start at 0, so losses of
+    different widths start from the same function, and the hidden layer from the same weights.
+
+    Args:
+        inputs: Number of features.
+        outputs: Number of outputs.
+        hidden: Units of the hidden layer; 0 makes the network linear.
     """
 
-    def __init__(self, shape: Shape, cells: list[Cell]) -> None:
-        body: list[list[Tensor]] = []
-        for cell in cells:
-            generator = torch.Generator().manual_seed(cell.seed)
-            weights = [torch.zeros(shape.inputs, shape.outputs), torch.zeros(1, shape.outputs)]
-            if shape.hidden:
-                weights += [
-                    _uniform(shape.inputs, shape.hidden, generator),
-                    _uniform(1, shape.hidden, generator) / math.sqrt(shape.inputs),
-                    torch.zeros(shape.hidden, shape.outputs),
-                ]
-            body.append(weights)
-        self.parameters = [
-            torch.stack(tensors).requires_grad_() for tensors in zip(*body, strict=True)
-        ]
+    def __init__(self, inputs: int, outputs: int, hidden: int = HIDDEN) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden) if hidden else None
+        self.second = nn.Linear(hidden, outputs, bias=False) if hidden else None
+        self.line = nn.Linear(inputs, outputs)
+        for layer in (self.line, self.second):
+            if layer is not None:
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Outputs ``(cells, rows, outputs)`` of features ``(cells, rows, inputs)``."""
-        line, bias, *rest = self.parameters
-        output = torch.baddbmm(bias, x, line)
-        if rest:
-            first, shift, second = rest
-            output = torch.baddbmm(output, torch.relu(torch.baddbmm(shift, x, first)), second)
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs ``(rows, outputs)`` of features ``(rows, inputs)``."""
+        output = self.line(x)
+        if self.first is not None and self.second is not None:
+            output = output + self.second(torch.relu(self.first(x)))
         return output
 
-    def copy(self) -> list[Tensor]:
-        """The parameters as they are now."""
-        return [parameter.detach().clone() for parameter in self.parameters]
 
-    def load(self, parameters: list[Tensor]) -> None:
-        """Set the parameters."""
+MODELS: dict[str, Model] = {"mlp": Body, "linear": partial(Body, hidden=0)}
+
+
+def build(model: str | Model, inputs: int, outputs: int, seeds: list[int]) -> list[nn.Module]:
+    """One module for each seed; the initial weights depend on the seed alone.
+
+    Raises:
+        DataError: If the factory gives no module of the right shape.
+    """
+    factory = MODELS[model] if isinstance(model, str) else model
+    made: list[nn.Module] = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in seeds:
+            torch.manual_seed(seed)
+            made.append(factory(inputs, outputs))
+        _check(made[0], inputs, outputs)
+    return made
+
+
+def _check(module: nn.Module, inputs: int, outputs: int) -> None:
+    if not isinstance(module, nn.Module):
+        raise DataError(f"model must return a torch.nn.Module, got {type(module).__name__}")
+    try:
         with torch.no_grad():
-            for mine, other in zip(self.parameters, parameters, strict=True):
-                mine.copy_(other)
+            shape = tuple(module.eval()(torch.zeros(2, inputs)).shape)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"model must map (rows, {inputs}) to (rows, {outputs}), calling it failed: {error}"
+        ) from None
+    finally:
+        module.train()
+    if shape != (2, outputs):
+        raise DataError(f"model must map (2, {inputs}) to (2, {outputs}), got {shape}")
 
 
-def _uniform(inputs: int, outputs: int, generator: torch.Generator) -> Tensor:
-    """Uniform within ``1/sqrt(inputs)``, as ``torch.nn.Linear`` draws."""
-    draws = torch.rand(inputs, outputs, generator=generator)
-    return (2 * draws - 1) / math.sqrt(inputs)
+def describe(model: str | Model, inputs: int) -> str:
+    """Words that tell two models apart, for the plan."""
+    return model if isinstance(model, str) else repr(build(model, inputs, 1, [0])[0])

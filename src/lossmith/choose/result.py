@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
 from lossmith.choose.metric import Metric
+from lossmith.choose.outcome import Tournament
 from lossmith.choose.shortlist import Shortlist
-from lossmith.choose.tournament import Tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import Standing, Verdict
 
@@ -28,6 +29,7 @@ class Choice:
         shortlist: Candidates and refusals.
         plan: The cells.
         settings: How every loss was trained.
+        model: Name of the network that was trained, or what a factory of the user builds.
         seed: The seed.
         tournament: The results.
         outcome: What may be concluded.
@@ -42,6 +44,7 @@ class Choice:
     shortlist: Shortlist
     plan: Plan
     settings: Settings
+    model: str
     seed: int
     tournament: Tournament
     outcome: Verdict
@@ -64,6 +67,27 @@ class Choice:
         return pd.DataFrame([_row(one, self.metric.name) for one in self.outcome.standings])
 
     @property
+    def cells(self) -> pd.DataFrame:
+        """One row for each trained model that counts: loss, repeat, cell and score."""
+        rows = [
+            {
+                "loss": one.label,
+                "repeat": self.plan.cells[cell].repeat,
+                "cell": cell,
+                self.metric.name: float(score),
+            }
+            for one in (*self.tournament.results, *self.tournament.rivals)
+            if one.scores is not None
+            for cell, score in enumerate(one.scores)
+        ]
+        return pd.DataFrame(rows)
+
+    @property
+    def tested(self) -> NDArray[Any]:
+        """The target of the rows to which out-of-fold predictions belong."""
+        return self.diagnosis.target[self.tournament.tested]
+
+    @property
     def constant(self) -> float:
         """Mean score of the best constant prediction."""
         return float(self.tournament.constant.mean())
@@ -71,8 +95,8 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; numbers that do not exist are None."""
         cells = {
-            result.candidate.label: None if result.scores is None else result.scores.tolist()
-            for result in self.tournament.results
+            one.label: None if one.scores is None else one.scores.tolist()
+            for one in (*self.tournament.results, *self.tournament.rivals)
         }
         return _finite(
             {
@@ -89,6 +113,7 @@ class Choice:
                 "winner": self.winner,
                 "baseline": self.outcome.baseline,
                 "rope": self.outcome.rope,
+                "expected": self.outcome.expected,
                 "constant": self.constant,
                 "table": self.table.to_dict(orient="records"),
                 "sentences": {one.label: one.sentence for one in self.outcome.standings},
@@ -101,6 +126,7 @@ class Choice:
                 "folds": f"{self.plan.folds}x{self.plan.repeats}",
                 "folds_note": self.plan.note,
                 "settings": vars(self.settings),
+                "model": self.model,
                 "seed": self.seed,
                 "scores": cells,
                 "command": self.command,
@@ -123,10 +149,20 @@ def _row(one: Standing, metric: str) -> dict[str, Any]:
         "same": comparison.same if comparison else math.nan,
         "worse": comparison.worse if comparison else math.nan,
         "won": comparison.won if comparison else math.nan,
+        "cells": 0 if one.result.scores is None else len(one.result.scores),
+        "dropped": one.result.dropped,
+        "default": _mean(one.result.default),
+        "last_epoch": _mean(one.result.last),
+        "setting": one.result.setting,
+        "gradient": one.result.gradient,
         "beats_constant": one.beats_constant,
         "mean_ratio": guards.get("mean ratio", math.nan),
         "verdict": one.word,
     }
+
+
+def _mean(scores: Any) -> float:
+    return math.nan if scores is None else float(scores.mean())
 
 
 def _finite(value: Any) -> Any:

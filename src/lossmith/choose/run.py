@@ -3,25 +3,28 @@
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import torch
 
+from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
 from lossmith.choose.folds import plan
 from lossmith.choose.metric import DEFAULTS, resolve
+from lossmith.choose.networks import MODELS, Model, describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
-from lossmith.choose.tournament import Progress, tournament
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
+from lossmith.choose.work import Work
+from lossmith.choose.worker import Progress
 
-Model = Literal["mlp", "linear"]
 PACKAGES = ("lossmith", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 
 
@@ -61,16 +64,23 @@ def choose(
     losses: str | Sequence[str] = "auto",
     task: str | None = None,
     folds: str | None = None,
+    group: str | None = None,
+    time: str | None = None,
     epochs: int | None = None,
-    model: Model = "mlp",
+    model: str | Model = "mlp",
+    trials: int = 8,
     seed: int = 0,
+    out: str | Path | None = None,
+    jobs: int = 1,
     progress: Progress = lambda label, share: None,
 ) -> Choice:
     """Let the losses that fit the data compete on them, and say what may be concluded.
 
     Every loss is trained on the same folds, from the same weights, in the same batch order, with
-    the same optimiser, and stopped by the same metric. Differences from the baseline are tested
-    with a correction for the overlap of the training sets and for the number of losses.
+    the same optimiser and as many trials of step sizes and options, and stopped by the same metric.
+    Differences from the baseline are tested with a correction for the overlap of the training sets
+    and for the number of losses. Losses without a chance leave the race after a repeat; the
+    baseline never does.
 
     Args:
         data: A CSV or Parquet file, the name of a bundled set, or a DataFrame.
@@ -82,9 +92,20 @@ def choose(
         task: ``"continuous"``, ``"count"``, ``"binary"`` or ``"multiclass"``; None reads it off the
             target column.
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
+        group: Column whose values must not be torn between training and test rows.
+        time: Column of numbers or dates; then the past predicts the future.
         epochs: Most passes over the training rows, ``>= 1``; None takes 100, or less for many rows.
-        model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``.
+        model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
+            factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
+            ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
+            Losses share initial weights and batch orders, not what a module draws in its forward
+            pass, as dropout does.
+        trials: Step sizes and options tried for each loss on held-out rows, ``>= 1``.
         seed: Seed of folds, initial weights and batch orders.
+        out: Folder that keeps every result, so that the same call goes on after an interruption
+            and other processes can help; None keeps nothing.
+        jobs: Processes on this machine, ``>= 1``. A script that asks for more than one needs the
+            usual ``if __name__ == "__main__":``.
         progress: Called with the name of a loss and the share of its training that is done.
 
     Returns:
@@ -100,7 +121,7 @@ def choose(
         >>> sorted(done.table["loss"])
         ['huber_loss', 'mse_loss']
     """
-    table = load(data, target)
+    table = load(data, target, [name for name in (group, time) if name is not None])
     judged_by = None if metric is None else resolve(metric)
     diagnosis = examine(table, judged_by, task)
     reason = "as requested"
@@ -109,19 +130,34 @@ def choose(
         judged_by, reason = resolve(name), f"default for a {diagnosis.kind} target: {why}"
     if epochs is not None and epochs < 1:
         raise DataError(f"epochs must be >= 1, got {epochs}")
-    if model not in ("mlp", "linear"):
+    if trials < 1:
+        raise DataError(f"trials must be >= 1, got {trials}")
+    if jobs < 1:
+        raise DataError(f"jobs must be >= 1, got {jobs}")
+    if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
-    settings = Settings(epochs=epochs or _epochs(diagnosis.rows))
-    if model == "linear":
-        settings = replace(settings, hidden=0)
     entries = shortlist(diagnosis, judged_by, losses)
-    cells = plan(diagnosis, folds, seed)
-    outcome = tournament(table, diagnosis, entries.candidates, judged_by, cells, settings, progress)
+    grouped, timed = (None if name is None else table.aside[name] for name in (group, time))
+    cells = plan(diagnosis, folds, seed, grouped, timed)
+    work = Work(
+        table=table,
+        diagnosis=diagnosis,
+        metric=judged_by,
+        candidates=entries.candidates,
+        plan=cells,
+        settings=Settings(epochs=epochs or _epochs(diagnosis.rows), trials=trials),
+        model=model,
+        versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
+    )
+    outcome = complete(work, out, jobs, progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.kind]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
-    words += ["--folds", f"{cells.folds}x{cells.repeats}", "--epochs", str(settings.epochs)]
-    words += ["--model", model, "--seed", str(seed)]
+    words += ["--folds", f"{cells.folds}x{cells.repeats}", "--epochs", str(work.settings.epochs)]
+    words += ["--group", group] if group else []
+    words += ["--time", time] if time else []
+    words += ["--model", model if isinstance(model, str) else "..."]
+    words += ["--trials", str(trials), "--seed", str(seed)]
     return Choice(
         data=table,
         diagnosis=diagnosis,
@@ -129,13 +165,56 @@ def choose(
         metric_reason=reason,
         shortlist=entries,
         plan=cells,
-        settings=settings,
+        settings=work.settings,
+        model=describe(model, table.features.shape[1]),
         seed=seed,
         tournament=outcome,
-        outcome=judge(outcome, diagnosis, judged_by, cells.rho),
+        outcome=judge(outcome, diagnosis, judged_by, cells),
         command=shlex.join(words),
-        versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
+        versions=work.versions,
     )
+
+
+def tournament(x: Any, y: Any, **asked: Any) -> Choice:
+    """Let losses compete on features and a target in memory.
+
+    Args:
+        x: Features, ``(rows, columns)``: a DataFrame, an array or a tensor.
+        y: Target, ``(rows,)``.
+        **asked: As for :func:`lossmith.choose.choose`: ``metric``, ``losses``, ``folds``,
+            ``model``, ``trials``, ``out``, ``jobs`` and the others.
+
+    Returns:
+        The choice: ``.verdict`` in words, ``.table`` with one loss in each row, ``.cells`` with one
+        trained model in each row, ``.winner``.
+
+    Raises:
+        DataError: If the data or the request cannot be used (a ``ValueError``).
+        TournamentFailed: If the baseline fails.
+
+    Example:
+        >>> import torch, lossmith
+        >>> x = torch.arange(40.0)[:, None]
+        >>> done = lossmith.tournament(
+        ...     x, 2 * x[:, 0], metric="mae", losses="l1_loss", folds="4x1", epochs=2, trials=1
+        ... )
+        >>> sorted(done.cells.columns)
+        ['cell', 'loss', 'mae', 'repeat']
+    """
+    frame = x.copy() if isinstance(x, pd.DataFrame) else pd.DataFrame(_array(x))
+    if not isinstance(x, pd.DataFrame):
+        frame.columns = [f"x{place}" for place in range(frame.shape[1])]
+    name = "target" if getattr(y, "name", None) is None else str(y.name)
+    if name in frame:
+        raise DataError(f"y must have a name that no column of x has, got {name!r}")
+    target = _array(y)
+    if target.shape != (len(frame),):
+        raise DataError(f"y must have shape ({len(frame)},) as x has rows, got {target.shape}")
+    return choose(frame.assign(**{name: target}), name, **asked)
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def _epochs(rows: int) -> int:

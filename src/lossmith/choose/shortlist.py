@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossmith.choose.diagnosis import TASKS, Diagnosis
-from lossmith.choose.errors import DataError
+from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
@@ -43,6 +43,7 @@ class Candidate:
         reasons: Why it was entered.
         agrees: Whether what the loss elicits is what the metric asks for.
         unit_free: Whether rescaling the residuals leaves the direction of the gradient alone.
+        rowwise: Whether the mean loss of a batch is the plain mean of its rows' losses.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Candidate:
     reasons: tuple[str, ...] = ()
     agrees: bool = False
     unit_free: bool = True
+    rowwise: bool = False
 
     @property
     def label(self) -> str:
@@ -129,7 +131,7 @@ def shortlist(
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
     if len(fit) == 1 and refusals:
         said = "; ".join(f"{refusal.name} refused: {refusal.reason}" for refusal in refusals)
-        raise DataError(f"losses must name a loss that fits the data, got none ({said})")
+        raise OutsideDomain(f"losses must name a loss that fits the data, got none ({said})")
     if losses == "auto":
         fit, left = _pick(fit, diagnosis)
         refusals += left
@@ -176,6 +178,7 @@ def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
         width=width,
         reasons=_reasons(card, diagnosis, metric, agrees),
         agrees=agrees,
+        rowwise=card.coupling in ("element", "row") and card.plain_mean,
     )
     direction, scaled = (_direction(candidate, diagnosis, unit) for unit in (1.0, 0.5))
     unit_free = coding != "standard" or torch.allclose(direction, scaled, atol=1e-6)
@@ -267,13 +270,19 @@ def _twin(candidate: Candidate, others: list[Candidate], diagnosis: Diagnosis) -
     """A candidate with the same gradient up to a factor, which AdamW takes out."""
     mine = _direction(candidate, diagnosis)
     for other in others:
-        if (other.coding, other.width, other.link) == (
-            candidate.coding,
+        same = (_way(other), other.width, other.link) == (
+            _way(candidate),
             candidate.width,
             candidate.link,
-        ) and torch.allclose(mine, _direction(other, diagnosis), atol=1e-6):
+        )
+        if same and torch.allclose(mine, _direction(other, diagnosis), atol=1e-6):
             return other
     return None
+
+
+def _way(candidate: Candidate) -> str:
+    """How outputs become predictions; classes do so alike however their labels are coded."""
+    return candidate.coding if candidate.coding in ("standard", "raw") else "class"
 
 
 def _pick(fit: list[Candidate], diagnosis: Diagnosis) -> tuple[list[Candidate], list[Refusal]]:

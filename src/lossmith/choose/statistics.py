@@ -8,11 +8,12 @@ mean difference is ``(1/J + rho) s^2`` with ``rho = n_test / n_train``, instead 
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 
@@ -32,6 +33,8 @@ class Comparison:
         won: Share of the cells in which the candidate scores better.
         detectable: Smallest difference that this design finds with 80 % power, at the level of
             the hardest step of Holm's adjustment.
+        cells: Number of cells.
+        spread: Standard deviation of the differences over the cells.
     """
 
     difference: float
@@ -43,6 +46,8 @@ class Comparison:
     worse: float
     won: float
     detectable: float
+    cells: int
+    spread: float
 
 
 def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Comparison:
@@ -81,23 +86,32 @@ def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Compa
             worse=float(mean < -rope),
             won=won,
             detectable=0.0,
+            cells=cells,
+            spread=spread,
         )
-    posterior = stats.t(cells - 1, mean, error)
-    half = float(stats.t.ppf(0.975, cells - 1)) * error
-    better, worse = float(posterior.sf(rope)), float(posterior.cdf(-rope))
+    freedom = cells - 1
+
+    def below(t: float) -> float:  # as stats.t.cdf, in a hundredth of its time
+        return float(special.stdtr(freedom, t))
+
+    half = float(special.stdtrit(freedom, 0.975)) * error
+    better, worse = below((mean - rope) / error), below((-mean - rope) / error)
     return Comparison(
         difference=mean,
         low=mean - half,
         high=mean + half,
-        p=float(2 * stats.t.sf(abs(mean) / error, cells - 1)),
+        p=2 * below(-abs(mean) / error),
         better=better,
         same=max(0.0, 1 - better - worse),
         worse=worse,
         won=won,
         detectable=detectable_effect(cells, rho, alpha=0.05 / tests) * spread,
+        cells=cells,
+        spread=spread,
     )
 
 
+@lru_cache(maxsize=1024)
 def detectable_effect(cells: int, rho: float, power: float = 0.8, alpha: float = 0.05) -> float:
     """Smallest effect, in standard deviations of the cell differences, found with this power.
 
@@ -116,6 +130,34 @@ def detectable_effect(cells: int, rho: float, power: float = 0.8, alpha: float =
 
     found = cast(float, optimize.brentq(missing_power, 0.0, 10 * critical))
     return found * math.sqrt(1 / cells + rho)
+
+
+def cells_needed(effect: float, rho: float, fold: int, alpha: float = 0.05) -> int | None:
+    """Fewest cells, in whole repeats, that find an effect with 80 % power; None if none do.
+
+    The overlap of the training sets puts a floor under the variance, so more repeats alone never
+    find effects below about ``2.8 sqrt(rho)`` standard deviations.
+
+    Args:
+        effect: In standard deviations of the cell differences.
+        rho: Test rows divided by training rows of a cell.
+        fold: Cells of one repeat.
+        alpha: Level of the two-sided test.
+
+    Example:
+        >>> cells_needed(1.2, 1 / 9, 10)
+        20
+        >>> cells_needed(0.5, 1 / 9, 10) is None
+        True
+    """
+    most = fold * max(2, -(-1000 // fold))
+    if detectable_effect(most, rho, alpha=alpha) > effect:
+        return None
+    return next(
+        cells
+        for cells in range(max(fold, 2), most + 1, fold)
+        if detectable_effect(cells, rho, alpha=alpha) <= effect
+    )
 
 
 def holm(p_values: list[float]) -> list[float]:

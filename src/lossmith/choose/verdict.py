@@ -1,15 +1,18 @@
 """What may be concluded, in words: better, practically the same, or cannot tell."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lossmith.choose.diagnosis import Diagnosis
+from lossmith.choose.folds import Plan
 from lossmith.choose.metric import AMOUNTS, Metric
-from lossmith.choose.statistics import Comparison, compare, holm
-from lossmith.choose.tournament import Result, Tournament
+from lossmith.choose.outcome import Result, Tournament
+from lossmith.choose.selection import expected
+from lossmith.choose.statistics import Comparison, cells_needed, compare, holm
 
 # "worse" is "better" said of the baseline.
 Word = Literal["better", "practically the same", "cannot tell", "worse", "baseline", "failed"]
@@ -67,8 +70,8 @@ class Standing:
 
     @property
     def label(self) -> str:
-        """The candidate's name with its options."""
-        return self.result.candidate.label
+        """The candidate's name with its options and its correction."""
+        return self.result.label
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Verdict:
         baseline: Name of the baseline.
         rope: Half-width of practical equivalence, in the unit of the metric.
         standings: All candidates, best mean score first, failures last.
+        expected: Score on new rows of the candidate with the best score, corrected for its having
+            been chosen for it; NaN if there is no choice.
     """
 
     word: Word
@@ -90,9 +95,10 @@ class Verdict:
     baseline: str
     rope: float
     standings: tuple[Standing, ...]
+    expected: float = math.nan
 
 
-def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float) -> Verdict:
+def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, plan: Plan) -> Verdict:
     """Compare every candidate with the baseline (the first) and word what may be concluded.
 
     A candidate is called better only if the corrected t-test, adjusted by Holm over all
@@ -103,37 +109,67 @@ def judge(outcome: Tournament, diagnosis: Diagnosis, metric: Metric, rho: float)
     Raises:
         TournamentFailed: If the baseline has no scores.
     """
-    base = outcome.results[0]
-    name = base.candidate.label
+    base, rho = outcome.results[0], plan.rho
+    name = base.label
+    # predictions belong to the tested rows
+    diagnosis = replace(diagnosis, target=diagnosis.target[outcome.tested])
     if base.scores is None:
         raise TournamentFailed(f"the baseline {name} failed: {base.failure}")
     rope = metric.rope(float(base.scores.mean()))
-    done = [result for result in outcome.results if result.scores is not None]
-    rivals = done[1:]
+    rivals = [one for one in (*outcome.results[1:], *outcome.rivals) if one.scores is not None]
     comparisons = [
         compare(_gain(one, base.scores, metric), rho, rope, len(rivals)) for one in rivals
     ]
     adjusted = holm([comparison.p for comparison in comparisons])
-    floor = [compare(_gain(one, outcome.constant, metric), rho, 0.0) for one in done]
+    floor = [compare(_gain(one, outcome.constant, metric), rho, 0.0) for one in (base, *rivals)]
     floor_p = holm([comparison.p for comparison in floor])
     beats = [c.difference > 0 and p < SIGNIFICANT for c, p in zip(floor, floor_p, strict=True)]
     standings = [_baseline(base, beats[0], diagnosis, metric)]
+    said = _Speaker(name, base.scores, metric, rope, len(rivals), rho, plan.folds)
     for result, comparison, p, above in zip(rivals, comparisons, adjusted, beats[1:], strict=True):
         word = _word(comparison, p, rope)
-        said = _sentence(
-            result.candidate.label, name, word, comparison, p, rope, base.scores, metric
-        )
+        sentence = said.sentence(result.label, word, comparison, p)
         guards = guard(result, diagnosis, metric)
         score = float(np.mean(_scores(result)))
-        standings.append(Standing(result, score, comparison, p, above, word, said, guards))
-    standings.sort(key=lambda one: metric.advantage(0.0, one.score))
+        standings.append(Standing(result, score, comparison, p, above, word, sentence, guards))
+    # a mean over fewer cells is no place in a ranking
+    standings.sort(key=lambda one: (one.result.dropped, metric.advantage(0.0, one.score)))
     failed = [
         Standing(one, float("nan"), None, 1.0, False, "failed", f"failed: {one.failure}", ())
         for one in outcome.results
         if one.scores is None
     ]
     word, sentence, winner = _overall(standings, name, rope, metric, outcome.constant)
-    return Verdict(word, sentence, winner, name, rope, (*standings, *failed))
+    if winner is not None:
+        sentence += _after_training(winner, standings, outcome, metric, rho, rope)
+    stayed = [one.result.repeats for one in standings if not one.result.dropped]
+    found = expected([one for one in stayed if one is not None], diagnosis.target, metric)
+    if winner is not None and winner != name and word == "better":
+        sentence += f" Expected on new rows, corrected for the choice: {metric.name} {found:.4g}."
+    return Verdict(word, sentence, winner, name, rope, (*standings, *failed), found)
+
+
+def _after_training(
+    winner: str,
+    standings: list[Standing],
+    outcome: Tournament,
+    metric: Metric,
+    rho: float,
+    rope: float,
+) -> str:
+    """Whether a correction of the baseline after training would do as well as the winner."""
+    first = next(one.result for one in standings if one.label == winner)
+    fixes = [one for one in standings if one.result in outcome.rivals and one.label != winner]
+    if first in outcome.rivals or first is outcome.results[0] or not fixes:
+        return ""
+    fix = fixes[0]
+    gap = compare(_gain(first, _scores(fix.result), metric), rho, rope)
+    if gap.p < SIGNIFICANT and gap.difference > rope:
+        return f" It also beats {fix.label}, which needs no other loss ({fix.score:.4g})."
+    return (
+        f" But it is not shown to beat {fix.label} ({metric.name} {fix.score:.4g}), a correction "
+        "after training that needs no other loss."
+    )
 
 
 def _scores(result: Result) -> NDArray[np.float64]:
@@ -142,7 +178,9 @@ def _scores(result: Result) -> NDArray[np.float64]:
 
 
 def _gain(result: Result, reference: NDArray[np.float64], metric: Metric) -> NDArray[np.float64]:
-    return np.asarray(metric.advantage(_scores(result), reference))
+    """Advantage in the cells that the result has, which are the first ones of the reference."""
+    scores = _scores(result)
+    return np.asarray(metric.advantage(scores, reference[: len(scores)]))
 
 
 def _baseline(result: Result, beats: bool, diagnosis: Diagnosis, metric: Metric) -> Standing:
@@ -160,38 +198,54 @@ def _word(comparison: Comparison, p: float, rope: float) -> Word:
     return "practically the same" if comparison.same >= SURE else "cannot tell"
 
 
-def _sentence(
-    name: str,
-    baseline: str,
-    word: Word,
-    comparison: Comparison,
-    p: float,
-    rope: float,
-    reference: NDArray[np.float64],
-    metric: Metric,
-) -> str:
-    percent = _percent(comparison.difference, float(reference.mean()), metric)
-    side = "better" if comparison.difference >= 0 else "worse"
-    effect = (
-        f"{metric.name} {side} by {abs(comparison.difference):.4g}{percent}, "
-        f"95 % interval {comparison.low:.3g} to {comparison.high:.3g} (positive favours {name})"
-    )
-    if word in ("better", "worse"):
-        sure = comparison.better if word == "better" else comparison.worse
-        return (
-            f"{name} is {word} than {baseline}: {effect}; adjusted p = {p:.2g}, "
-            f"probability of a difference beyond {rope:.3g} = {sure:.2f}."
+@dataclass(frozen=True)
+class _Speaker:
+    """Words for one comparison with the baseline."""
+
+    baseline: str
+    reference: NDArray[np.float64]
+    metric: Metric
+    rope: float
+    tests: int
+    rho: float
+    fold: int
+
+    def sentence(self, name: str, word: Word, comparison: Comparison, p: float) -> str:
+        percent = self._percent(comparison.difference)
+        side = "better" if comparison.difference >= 0 else "worse"
+        effect = (
+            f"{self.metric.name} {side} by {abs(comparison.difference):.4g}{percent}, 95 % "
+            f"interval {comparison.low:.3g} to {comparison.high:.3g} (positive favours {name})"
         )
-    if word == "practically the same":
+        if word in ("better", "worse"):
+            sure = comparison.better if word == "better" else comparison.worse
+            return (
+                f"{name} is {word} than {self.baseline}: {effect}; adjusted p = {p:.2g}, "
+                f"probability of a difference beyond {self.rope:.3g} = {sure:.2f}."
+            )
+        if word == "practically the same":
+            return (
+                f"{name} is practically the same as {self.baseline}: the difference lies within "
+                f"{self.rope:.3g} with probability {comparison.same:.2f}; {effect}."
+            )
+        missed = self._percent(comparison.detectable)
         return (
-            f"{name} is practically the same as {baseline}: the difference lies within "
-            f"{rope:.3g} with probability {comparison.same:.2f}; {effect}."
+            f"cannot tell {name} from {self.baseline}: {effect}; adjusted p = {p:.2g}; this design "
+            f"finds a difference of {comparison.detectable:.3g}{missed} in 4 of 5 runs; "
+            f"{self._more(comparison)}."
         )
-    missed = _percent(comparison.detectable, float(reference.mean()), metric)
-    return (
-        f"cannot tell {name} from {baseline}: {effect}; adjusted p = {p:.2g}; "
-        f"this design finds a difference of {comparison.detectable:.3g}{missed} in 4 of 5 runs."
-    )
+
+    def _more(self, comparison: Comparison) -> str:
+        """How many cells would show a difference as large as the one that was seen."""
+        seen = abs(comparison.difference) / comparison.spread if comparison.spread else 0.0
+        needed = cells_needed(seen, self.rho, self.fold, 0.05 / self.tests)
+        if needed is None:
+            return "no number of repeats would show one as small as this, more rows would"
+        more = max(self.fold, needed - comparison.cells)
+        return f"about {more} more cells would show one as large as this"
+
+    def _percent(self, difference: float) -> str:
+        return _percent(difference, float(self.reference.mean()), self.metric)
 
 
 def _percent(difference: float, reference: float, metric: Metric) -> str:

@@ -1,7 +1,8 @@
 """The command line: a thin layer over the packages that do the work.
 
 stdout is the result, stderr is progress and complaints. Exit codes: 0 done, 1 failed, 2 wrong usage
-or unusable data. Subcommands are imported when they are called, so ``lossmith --help`` needs
+or unusable data, 3 data outside the domain of the losses asked for, 4 no winner where one was
+required. Subcommands are imported when they are called, so ``lossmith --help`` needs
 neither torch nor pandas.
 """
 
@@ -18,6 +19,7 @@ COMMANDS = {
     "list": ("lossmith.cli.list", "List the losses of the catalogue."),
     "plot": ("lossmith.cli.plot", "Draw losses and their gradients."),
     "show": ("lossmith.cli.show", "Show the card of one loss."),
+    "watch": ("lossmith.cli.watch", "Show the results of a running tournament."),
 }
 
 

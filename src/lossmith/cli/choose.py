@@ -1,12 +1,15 @@
 """``lossmith choose``: the tournament, its verdict in the terminal and on one page."""
 
 import json
+import math
+import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossmith.cli.options import DATA, JSON, TARGET, TASK, complaints
+from lossmith.cli.options import DATA, JSON, TARGET, TASK, Unusable, complaints
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
 # Nobody wraps lines of a pipe or a file.
 PIPED_WIDTH = 120
+NO_WINNER, TERMINATED = 4, 143
 
 
 @click.command()
@@ -24,15 +28,27 @@ PIPED_WIDTH = 120
 @click.option("--metric", metavar="M", help="mae, rmse, pinball:0.9, accuracy, log_loss ...")
 @click.option("--losses", default="auto", show_default=True, metavar="A,B", help="Names to enter.")
 @click.option("--folds", metavar="KxR", help="Folds x repeats; 10x3, less for many rows.")
+@click.option("--group", metavar="COL", help="Keep rows with the same value here together.")
+@click.option("--time", metavar="COL", help="Let the past predict the future.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Most epochs of each training.")
 @click.option("--model", type=click.Choice(["mlp", "linear"]), default="mlp", show_default=True)
+@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep every result here; the same command goes on where it was stopped.",
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="OUT",
     help="Write one offline page.",
 )
+@click.option("--require-winner", is_flag=True, help="End with code 4 unless a loss is better.")
+@click.option("--suite", is_flag=True, help="DATA is a list A,B,...; compare over all of them.")
 @JSON
 def choose(
     data: str,
@@ -41,10 +57,17 @@ def choose(
     metric: str | None,
     losses: str,
     folds: str | None,
+    group: str | None,
+    time: str | None,
     epochs: int | None,
     model: str,
+    trials: int,
     seed: int,
+    out: Path | None,
+    jobs: int,
     html: Path | None,
+    require_winner: bool,
+    suite: bool,
     as_json: bool,
 ) -> None:
     """Let the losses that fit DATA compete on it.
@@ -52,13 +75,46 @@ def choose(
     DATA is a CSV or Parquet file, or a bundled set: diabetes, digits, breast_cancer, wine, iris,
     linnerud; with statsmodels also engel, randhie, fair, stackloss, star98, statecrime.
     """
+    asked = {
+        "metric": metric,
+        "losses": losses,
+        "task": task,
+        "folds": folds,
+        "group": group,
+        "time": time,
+        "epochs": epochs,
+        "model": model,
+        "trials": trials,
+        "seed": seed,
+        "jobs": jobs,
+    }
+    # asked to end (by a scheduler, say), give back the claims
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    if suite:
+        if html is not None or target is not None or require_winner:
+            raise Unusable("--suite must be given without --html, --target and --require-winner")
+        _suite(data.split(","), out, asked, as_json=as_json)
+        return
+    done = _run(data, target, {**asked, "out": out})
+    if html is not None:
+        _write_page(done, html)
+    if as_json:
+        click.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
+    else:
+        _print(done)
+    if require_winner and done.winner is None:
+        raise SystemExit(NO_WINNER)
+
+
+def _run(data: str, target: str | None, asked: dict[str, Any]) -> "Choice":
+    """One tournament, with a bar for each loss on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from lossmith.choose import choose as run
-
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with complaints(), Progress(*columns, console=Console(stderr=True)) as bars:
+        from lossmith.choose import choose as run
+
         known: dict[str, int] = {}
 
         def progress(label: str, share: float) -> None:
@@ -66,24 +122,28 @@ def choose(
                 known[label] = bars.add_task(label, total=1.0)  # pyright: ignore[reportArgumentType]
             bars.update(known[label], completed=share)  # pyright: ignore[reportArgumentType]
 
-        done = run(
-            data,
-            target,
-            metric=metric,
-            losses=losses,
-            task=task,
-            folds=folds,
-            epochs=epochs,
-            model="linear" if model == "linear" else "mlp",
-            seed=seed,
-            progress=progress,
-        )
-    if html is not None:
-        _write_page(done, html)
+        return run(data, target, progress=progress, **asked)
+
+
+def _suite(names: list[str], out: Path | None, asked: dict[str, Any], *, as_json: bool) -> None:
+    """A tournament on each data set, then one comparison over all of them."""
+    done = [
+        _run(name, None, {**asked, "out": None if out is None else out / Path(name).name})
+        for name in names
+    ]
+    with complaints():
+        from lossmith.choose import collect
+
+        found = collect(done)
+    rows = found.table.to_dict(orient="records")
     if as_json:
-        click.echo(json.dumps(done.to_dict(), indent=2, allow_nan=False))
-    else:
-        _print(done)
+        friedman = None if math.isnan(found.friedman) else found.friedman
+        content = {"verdict": found.verdict, "friedman": friedman, "table": rows}
+        gains = found.gains.to_dict(orient="index")
+        click.echo(json.dumps({**content, "gains": gains}, indent=2, allow_nan=False))
+        return
+    click.echo(f"{found.verdict}\n")
+    click.echo(found.table.to_string(index=False, float_format="{:.3g}".format))
 
 
 def _write_page(done: "Choice", path: Path) -> None:
@@ -114,6 +174,10 @@ def _print(done: "Choice") -> None:
         console.print(f"Reduced: {escape(done.plan.note)}.")
     console.print(_table(done, odds=console.width >= PIPED_WIDTH))
     console.print(f"Predicting one constant: {done.metric.name} {done.constant:.4g}.")
+    console.print(
+        f"Best score on new rows, corrected for having been chosen: {done.metric.name} "
+        f"{done.outcome.expected:.4g}."
+    )
     for one in done.outcome.standings:
         for guard in one.guards:
             if guard.alarm or one.label == done.winner:

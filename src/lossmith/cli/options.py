@@ -15,6 +15,12 @@ TASK = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
 
 
+class Outside(click.ClickException):
+    """Data outside the domain of the losses that were asked for: one line, exit code 3."""
+
+    exit_code = 3
+
+
 class Unusable(click.ClickException):
     """Data or arguments that cannot be used: one line, exit code 2."""
 
@@ -23,12 +29,14 @@ class Unusable(click.ClickException):
 
 @contextmanager
 def complaints() -> Generator[None]:
-    """Unusable data end in one line and exit code 2, failures of the run in exit code 1."""
-    from lossmith.choose import DataError, TournamentFailed
+    """Unusable data end in one line and exit code 2 or 3, failures of the run in exit code 1."""
+    from lossmith.choose import DataError, OutsideDomain, TournamentFailed
 
     try:
         yield
+    except OutsideDomain as error:
+        raise Outside(str(error)) from None
     except DataError as error:
         raise Unusable(str(error)) from None
-    except TournamentFailed as error:
+    except (TournamentFailed, OSError) as error:  # a full disk, say
         raise click.ClickException(str(error)) from None

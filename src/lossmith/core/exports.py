@@ -24,6 +24,7 @@ SURFACE = ROOT / "tests" / "api_surface.json"
 WIDTH = 100
 
 PUBLIC: dict[str, tuple[str, ...]] = {
+    "lossmith.choose.run": ("tournament",),
     "lossmith.contract.api": ("ContractError", "check_loss"),
     "lossmith.core.card": ("Card", "Point"),
     "lossmith.core.catalogue": ("card", "cards", "find"),

@@ -52,7 +52,7 @@ def _residuals(done: Choice) -> tuple[float, NDArray[Any]]:
     """Robust scale of the baseline's out-of-fold residuals, and these residuals."""
     made = done.tournament.results[0].predictions
     assert made is not None
-    residuals = made - done.diagnosis.target
+    residuals = made - done.tested
     spread = 1.4826 * float(np.median(np.abs(residuals - np.median(residuals))))
     return spread or float(residuals.std()) or 1.0, residuals
 

@@ -98,7 +98,7 @@ def _leader_and_baseline(done: Choice) -> list[Standing]:
 
 
 def _amounts(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
-    y = done.diagnosis.target
+    y = done.tested
     rows = np.arange(len(y))
     if len(y) > MOST_POINTS:
         rows = np.random.default_rng(0).choice(len(y), MOST_POINTS, replace=False)
@@ -120,7 +120,7 @@ def _amounts(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
 
 
 def _found(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
-    y, classes = done.diagnosis.target, done.diagnosis.classes
+    y, classes = done.tested, done.diagnosis.classes
     some = np.argsort(-np.bincount(y), kind="stable")[:20]
     with canvas(5.4, 1.2 + 0.3 * len(some)) as (_, (axes,), svg):
         height = 0.8 / len(shown)
@@ -143,7 +143,7 @@ def _found(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
 def _reliability(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
     from sklearn.calibration import calibration_curve
 
-    y = done.diagnosis.target
+    y = done.tested
     with canvas(5.4, 3.6) as (_, (axes,), svg):
         axes.plot([0, 1], [0, 1], color=INK, lw=0.8)
         for number, one in enumerate(shown):
@@ -164,7 +164,7 @@ def _roc(done: Choice, shown: list[Standing]) -> tuple[str, Markup]:
     with canvas(5.4, 3.6) as (_, (axes,), svg):
         axes.plot([0, 1], [0, 1], color=INK, lw=0.8)
         for number, one in enumerate(shown):
-            wrong, right, _levels = metrics.roc_curve(done.diagnosis.target, one.result.predictions)
+            wrong, right, _levels = metrics.roc_curve(done.tested, one.result.predictions)
             some = np.unique(np.linspace(0, len(wrong) - 1, 200).astype(int))
             axes.plot(wrong[some], right[some], color=SERIES[number], lw=1.6, label=one.label)
         axes.set_xlabel("share of the other class that is taken for it")

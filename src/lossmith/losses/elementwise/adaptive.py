@@ -193,10 +193,13 @@ def barron_nll_loss(
         >>> lm.barron_nll_loss(torch.tensor([0.0]), torch.tensor([3.0]), alpha=2.0)
         tensor(5.4189)
     """
-    numbers = _per_entry("alpha", alpha, input), _per_entry("scale", scale, input)
-    shape, spread = (n if isinstance(n, Tensor) else input.new_full((), n) for n in numbers)
-    constant = spread.log() + _log_partition(shape).to(input.dtype)
-    return _rho((input - target) / spread, shape) + constant
+    shape, spread = _per_entry("alpha", alpha, input), _per_entry("scale", scale, input)
+    if isinstance(shape, Tensor):
+        partition: float | Tensor = _log_partition(shape).to(input.dtype)
+    else:
+        partition = _log_partition_of(shape)
+    size = spread.log() if isinstance(spread, Tensor) else math.log(spread)
+    return _rho((input - target) / spread, shape) + (size + partition)
 
 
 class AdaptiveBarronLoss(Loss):
@@ -340,6 +343,21 @@ def _box_cox(log_x: Tensor, alpha: Tensor) -> Tensor:
         series = 1 + half * half / (order * (order + 1)) * series
     far = expm1(torch.where(near, 0.0, power)) / torch.where(near, 1.0, alpha)
     return torch.where(near, log_x * half.exp() * series, far)
+
+
+def _log_partition_of(alpha: float) -> float:
+    """The same of a number: a compiler sees the result, not the nodes, which take it a minute."""
+    return _known_log_partition(alpha)
+
+
+# torch.compiler.assume_constant_result does this, and imports a compiler to do it: two seconds
+setattr(_log_partition_of, "_dynamo_marked_constant", True)  # noqa: B010
+
+
+@cache
+def _known_log_partition(alpha: float) -> float:
+    """On the CPU only, wherever the tensors are."""
+    return _log_partition(torch.tensor(alpha, dtype=torch.float64, device="cpu")).item()
 
 
 def _log_partition(alpha: Tensor) -> Tensor:
