@@ -29,7 +29,8 @@ def sample(way: Signature, hard: bool, draw: Draw, elements: int) -> tuple[Tenso
     dims = next(iter(way.tensors.values())).dims
     axes = 2 if "*" in dims else max(2, len(dims))
     side = round(elements ** (1 / axes))
-    star = (side,) * (axes - len(dims) + 1)  # whatever the named dimensions leave
+    # whatever the named dimensions of the first tensor leave; of no tensor if it has none itself
+    star = (side,) * (axes - len(dims) + 1) if "*" in dims else ()
     sizes = {"N": side, "C": side, "D": side, "T": side, "S": side // 4}
     generator = torch.Generator().manual_seed(0)
     tensors: list[Tensor] = []
