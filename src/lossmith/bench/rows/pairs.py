@@ -218,7 +218,7 @@ FAMILY = Family(
             work=one_set,
             bulk=lambda N, D: 3 * N * N,
             small=(SMALL,),
-            cpu=({"N": 1024, "D": 256},),
+            cpu=({"N": 512, "D": 256},),
             gpu=({"N": 4096, "D": 512},),
         ),
     ),
