@@ -1,12 +1,16 @@
-"""Write docs/catalogue.md from the cards: one table to choose from, one section per loss."""
+"""Write the generated pages: the catalogue from the cards, the benchmarks from their results."""
 
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import lossmith
+from lossmith.bench import page as benchmarks
+from lossmith.bench import results
+from lossmith.bench.catalogue import FAMILIES
 
-PAGE = Path(__file__).parent / "catalogue.md"
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "benchmarks" / "results"
 INTRO = """# Catalogue
 
 Generated from the cards by `make docs`; do not edit. `lossmith list` and `lossmith show NAME` print
@@ -55,8 +59,8 @@ def section(card: lossmith.Card) -> str:
     return f"### {card.name}\n\n```math\n{card.formula}\n```\n\n{lines}\n"
 
 
-def page(cards: list[lossmith.Card]) -> str:
-    """The whole page."""
+def catalogue(cards: list[lossmith.Card]) -> str:
+    """The page of all losses."""
     tasks = sorted({task for card in cards for task in card.tasks})
     parts = [INTRO]
     for task in tasks:
@@ -65,16 +69,34 @@ def page(cards: list[lossmith.Card]) -> str:
     return "\n".join(parts)
 
 
+def pages() -> dict[str, str]:
+    """Every generated file by its name in this folder."""
+    measured = [RESULTS / f"{family}.json" for family in FAMILIES]
+    documents = [results.read(path) for path in measured if path.exists()]
+    plots = {
+        f"images/benchmarks/{document['family']}.svg": benchmarks.figure(document)
+        for document in documents
+        if benchmarks.growing(document)
+    }
+    return {
+        "catalogue.md": catalogue(list(lossmith.cards().values())),
+        "benchmarks.md": benchmarks.markdown(documents, "images/benchmarks"),
+        **plots,
+    }
+
+
 def main(arguments: list[str]) -> int:
-    """Write the page, or with ``--check`` fail if it is stale."""
-    text = page(list(lossmith.cards().values()))
-    if "--check" in arguments:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == text
-        if not current:
-            print("docs/catalogue.md is stale: run make docs", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(text, encoding="utf-8")
-    return 0
+    """Write the pages, or with ``--check`` fail if one is stale."""
+    stale = 0
+    for name, text in pages().items():
+        path = DOCS / name
+        if "--check" not in arguments:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"docs/{name} is stale: run make docs", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def build() -> ModuleType:
 
 def test_catalogue_has_a_section_and_a_row_for_each_task_of_each_loss(build: ModuleType) -> None:
     cards = lossmith.cards()
-    page = build.page(list(cards.values()))
+    page = build.catalogue(list(cards.values()))
     for name, card in cards.items():
         assert page.count(f"\n### {name}\n") == 1
         assert card.formula in page
@@ -37,9 +37,22 @@ def test_a_table_row_is_one_line_of_three_cells(build: ModuleType) -> None:
 def test_check_tells_a_stale_page(
     build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "PAGE", tmp_path / "catalogue.md")
+    monkeypatch.setattr(build, "DOCS", tmp_path)
+    monkeypatch.setattr(build, "pages", lambda: {"catalogue.md": "new", "images/a.svg": "<svg/>"})
     assert build.main(["--check"]) == 1
     assert build.main([]) == 0
     assert build.main(["--check"]) == 0
-    build.PAGE.write_text("old")
+    (tmp_path / "images" / "a.svg").write_text("old")
     assert build.main(["--check"]) == 1
+
+
+def test_the_page_of_benchmarks_follows_the_kept_results(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = build.RESULTS / "one_pass.json"
+    (tmp_path / "one_pass.json").write_text(kept.read_text().replace('"huber"', '"hubris"'))
+    monkeypatch.setattr(build, "RESULTS", tmp_path)
+    pages = build.pages()
+    assert set(pages) == {"catalogue.md", "benchmarks.md", "images/benchmarks/one_pass.svg"}
+    assert "| hubris |" in pages["benchmarks.md"]
+    assert "hubris" in pages["images/benchmarks/one_pass.svg"]
