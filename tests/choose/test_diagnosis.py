@@ -89,6 +89,10 @@ def test_shares_are_read_as_proportions_and_a_logit_loss_can_be_entered():
     assert (found.kind, found.reading) == ("continuous", "proportion")
     assert "binary_cross_entropy_with_logits" in codes["proportion"].speaks_for
     frame = pd.DataFrame({"a": X[:, 0], "y": y})
+    entries = shortlist(examine(load(frame, "y")), resolve("rmse")).candidates
+    fit = {one.name for one in entries}
+    assert "binary_cross_entropy_with_logits" in fit
+    assert "asymmetric_loss" not in fit  # for classes, not for shares
     asked = {"metric": "rmse", "folds": "3x1", "epochs": 3, "trials": 1}
     names = "binary_cross_entropy_with_logits"
     done = choose(frame, "y", losses=names, **asked)

@@ -55,9 +55,7 @@ def test_choose_json_is_json_and_the_same_each_time():
         "mse_loss + shift",
         "l1_loss",
     }
-    other = json.loads(again.stdout)
-    assert content.pop("cost").keys() == other.pop("cost").keys()  # seconds differ
-    assert content == other
+    assert first.stdout == again.stdout
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,10 @@ class Choice:
         return subgroups(one.result, self.tournament.results[0], tested, self.metric, texts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; numbers that do not exist are None."""
+        """Plain data, ready for JSON; numbers that do not exist are None.
+
+        The cost is left out, which is measured anew each time: the same call gives the same data.
+        """
         cells = {
             one.label: None if one.scores is None else one.scores.tolist()
             for one in (*self.tournament.results, *self.tournament.rivals)
@@ -179,7 +182,6 @@ class Choice:
                     one.label: {guard.name: guard.value for guard in one.guards}
                     for one in self.outcome.standings
                 },
-                "cost": {one.label: self.cost(one.label) for one in self.outcome.standings},
                 "findings": self.diagnosis.table.to_dict(orient="records"),
                 "refusals": {one.name: one.reason for one in self.shortlist.refusals},
                 "folds": f"{self.plan.folds}x{self.plan.repeats}",

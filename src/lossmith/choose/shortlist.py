@@ -111,8 +111,9 @@ def shortlist(
     """
     baseline = BASELINES[diagnosis.kind]
     if losses == "auto":
-        tasks = _tasks(diagnosis)
-        names = [name for name, one in cards().items() if tasks & set(one.tasks)]
+        tasks = set(TASKS[diagnosis.kind])
+        spoken = {name for finding in diagnosis.findings for name in finding.speaks_for}
+        names = [n for n, one in cards().items() if tasks & set(one.tasks) or n in spoken]
     else:
         wanted = losses.split(",") if isinstance(losses, str) else losses
         names = [_known(name.strip()).name for name in wanted]
