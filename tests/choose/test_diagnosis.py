@@ -57,9 +57,10 @@ def test_noisy_labels_speak_for_robust_losses():
 
 
 def test_copies_and_contradictions_are_counted():
-    frame = pd.DataFrame({"x": [*np.arange(30.0), 0.0, 1.0], "y": [*np.arange(30.0), 0.0, 5.0]})
+    numbers = np.arange(30.0)
+    frame = pd.DataFrame({"x": [*numbers, 0.0, 1.0, 2.0], "y": [*numbers, 0.0, 5.0, 2.0]})
     found = {one.code: one for one in diagnose(frame, "y").findings}["duplicates"]
-    assert found.value == 2
+    assert found.value == 3
     assert ", 1 of them with another target" in found.sentence
     assert "duplicates" not in findings(X[:, 0])[1]
 
