@@ -84,4 +84,6 @@ def _print(outcome: "Outcome", *, full: bool) -> None:
     for finding in outcome.findings:
         if full or not finding.held:
             click.echo(f"  {finding.sentence}")
+    if about.remark and (full or not outcome.held):
+        click.echo(f"  Remark: {about.remark}")
     click.echo(outcome.line)

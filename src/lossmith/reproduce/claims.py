@@ -6,6 +6,7 @@ here are not the paper's, so its own numbers are shown beside ours, not compared
 """
 
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -71,6 +72,7 @@ class Reproduction:
         claims: What must come out.
         measure: ``measure(seeds, tick)`` runs the experiment; ``tick`` takes the share that is
             done.
+        remark: What a reader of the outcome should know, such as why it does not hold.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Reproduction:
     seeds: int
     claims: tuple[Claim, ...]
     measure: Callable[[Sequence[int], Tick], Measured]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,13 +124,15 @@ class Outcome:
         reproduction: What was declared.
         findings: One for each claim.
         beside: Other figures, by name.
-        seconds: How long it took.
+        seconds: How long it took by the clock.
+        worked: Seconds of processor time, over all threads.
     """
 
     reproduction: Reproduction
     findings: tuple[Finding, ...]
     beside: Mapping[str, float]
     seconds: float
+    worked: float
 
     @property
     def held(self) -> bool:
@@ -145,12 +150,13 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data for JSON; a number that is not finite is None."""
         about = self.reproduction
-        names = ("name", "finding", "source", "published", "setting", "metric", "seeds")
+        names = ("name", "finding", "source", "published", "setting", "metric", "seeds", "remark")
         return {
             **{name: getattr(about, name) for name in names},
             "losses": list(about.losses),
             "held": self.held,
             "seconds": round(self.seconds, 1),
+            "processor_seconds": round(self.worked, 1),
             "claims": [
                 {
                     **vars(one.claim),
@@ -199,19 +205,20 @@ def run(
         seeds: Seeds instead of those declared, for a shorter look.
         tick: Called with the share that is done.
     """
-    start = time.perf_counter()
+    start, working = time.perf_counter(), time.process_time()
     found = reproduction.measure(range(reproduction.seeds) if seeds is None else seeds, tick)
-    seconds = time.perf_counter() - start
+    seconds, worked = time.perf_counter() - start, time.process_time() - working
     tick(1.0)
     findings = tuple(judge(claim, found.values[claim.name]) for claim in reproduction.claims)
-    return Outcome(reproduction, findings, found.beside, seconds)
+    return Outcome(reproduction, findings, found.beside, seconds, worked)
 
 
 def record(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Outcomes with what they depend on: date, hardware, versions."""
+    kind = torch.backends.cpu.get_cpu_capability()
     return {
         "date": date.today().isoformat(),
-        "hardware": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, CPU only",
+        "hardware": f"{os.cpu_count()} processors, {platform.machine()} with {kind}",
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),

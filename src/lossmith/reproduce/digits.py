@@ -28,14 +28,20 @@ class Accuracies:
     Attributes:
         last: At the end of the training.
         best: At the best epoch, chosen on the test images themselves: an upper bound.
+        missing: Number of classes that no test image is taken for at the end.
     """
 
     last: Tensor
     best: Tensor
+    missing: Tensor
 
     def beside(self, names: Sequence[str], note: str = "") -> dict[str, float]:
-        """Mean accuracy of each loss at each step size."""
-        kinds = {"last epoch": self.last, "best epoch": self.best}
+        """Means of each loss at each step size."""
+        kinds = {
+            "last epoch": self.last,
+            "best epoch": self.best,
+            "classes never predicted": self.missing,
+        }
         return {
             f"{name}, step {rate:g}, {kind}{note}": float(found[place, column].mean())
             for place, name in enumerate(names)
@@ -70,6 +76,7 @@ def accuracies(
         shifts = torch.from_numpy(random.integers(1, CLASSES, y.shape[1]))
         y[member] = torch.where(flips, (y[member] + shifts) % CLASSES, y[member])
     last = best = torch.zeros(())
+    said = torch.zeros((), dtype=torch.int64)
     for epoch, predict in train(
         network(128, 128),
         costs,
@@ -81,10 +88,12 @@ def accuracies(
         seeds=seeds,
         batch=BATCH,
     ):
-        last = 100 * (predict(test_x.float()).argmax(-1) == test_y).double().mean(-1)
+        said = predict(test_x.float()).argmax(-1)
+        last = 100 * (said == test_y).double().mean(-1)
         best = torch.maximum(best, last)
         tick(epoch / EPOCHS)
-    return Accuracies(last, best)
+    ever = torch.nn.functional.one_hot(said, CLASSES).amax(-2)
+    return Accuracies(last, best, (CLASSES - ever.sum(-1)).double())
 
 
 def effect(gap: Tensor) -> list[float]:

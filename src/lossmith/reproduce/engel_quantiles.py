@@ -15,7 +15,7 @@ from lossmith.reproduce.training import Cost, train
 
 LOW, HIGH = 0.05, 0.95
 NORMAL = 1.645  # the 95 % point of the normal distribution
-STEPS = 3000
+STEPS, FOLDS = 3000, 10
 Array = NDArray[np.float64]
 
 
@@ -67,9 +67,8 @@ def quantile_lines(
     return np.stack([intercept, slope], -1)
 
 
-def _intervals(x: Array, y: Array, folds: list[NDArray[np.bool_]], tick: Tick) -> tuple[Array, ...]:
+def _intervals(x: Array, y: Array, folds: NDArray[np.bool_], lines: Array) -> tuple[Array, ...]:
     """Ends of 90 % intervals for the rows left out: least squares, then pinball, ``(rows,)``."""
-    lines = quantile_lines(x, y, ~np.array(folds), (LOW, HIGH), tick)
     ends = np.zeros((4, len(x)))
     for fold, low, high in zip(folds, *lines, strict=True):
         slope, intercept = np.polyfit(x[~fold], y[~fold], 1)
@@ -93,17 +92,17 @@ def _score(ends: tuple[Array, Array], y: Array) -> float:
 
 def _measure(seeds: Sequence[int], tick: Tick) -> Measured:
     table = load("engel")
-    x, y = table.features["income"].to_numpy(), table.target.to_numpy()
+    x, y = table.features["income"].to_numpy(copy=True), table.target.to_numpy(copy=True)
     poor, rich = x < np.quantile(x, 0.33), x > np.quantile(x, 0.67)
+    folds = np.zeros((len(seeds), FOLDS, len(x)), dtype=bool)
+    for row, seed in zip(folds, seeds, strict=True):
+        cuts = KFold(FOLDS, shuffle=True, random_state=seed).split(x)
+        for fold, (_, test) in zip(row, cuts, strict=True):
+            fold[test] = True
+    lines = quantile_lines(x, y, ~folds.reshape(-1, len(x)), (LOW, HIGH), tick)
     found: list[dict[str, float]] = []
-    for done, seed in enumerate(seeds):
-        cut = KFold(10, shuffle=True, random_state=seed).split(x)
-        folds = [np.isin(np.arange(len(x)), test) for _, test in cut]
-
-        def part(share: float, done: int = done) -> None:
-            tick((done + share) / (len(seeds) + 1))
-
-        low, high, under, over = _intervals(x, y, folds, part)
+    for cut, ends in zip(folds, np.split(lines, len(seeds), axis=1), strict=True):
+        low, high, under, over = _intervals(x, y, cut, ends)
         squared, pinball = (low <= y) & (y <= high), (under <= y) & (y <= over)
         found.append(
             {
