@@ -60,10 +60,18 @@ def concerns_engines(law: Check, case: Case) -> bool:
     return not early and (of_options or not case.options)
 
 
+def takes_seconds(law: Check, case: Case) -> bool:
+    """Compilers do; their default options are tried with every fast run."""
+    return law.slow or (law.name == "compiles_to_one_graph" and bool(case.options))
+
+
 def everything(*couplings: str, slow: bool = False) -> list[Any]:
     return [
         pytest.param(
-            law, case, id=f"{law.name}-{case}", marks=[pytest.mark.slow] if law.slow or slow else []
+            law,
+            case,
+            id=f"{law.name}-{case}",
+            marks=[pytest.mark.slow] if slow or takes_seconds(law, case) else [],
         )
         for card in own()
         if not couplings or card.coupling in couplings
