@@ -30,11 +30,11 @@ of them and ends with code 1 if it does not hold; `lossmith reproduce` lists the
 
 Settings and accepted ranges stand in the code of each reproduction. They were written before the
 first run and not changed after it. An effect is accepted from half to twice of what a first small
-check of the finding had given; the data here are small or made up, so the numbers of the sources
-are shown beside ours, not compared digit by digit. A claim holds if the mean over the seeds lies in
-its range and, where the claim has a direction, the 95 % interval of that mean lies on its side of
-no effect. Seconds are those of the clock, on a machine that did other work as well, and in
-parentheses those of a processor.
+check of the finding had given; what must be near a known value, in a range around it. The data here
+are small or made up, so the numbers of the sources are shown beside ours, not compared digit by
+digit. A claim holds if the mean over the seeds lies in its range and, where the claim has a
+direction, the 95 % interval of that mean lies on its side of no effect. Seconds are those of the clock,
+on a machine that did other work as well, and in parentheses those of a processor.
 """
 
 
