@@ -33,8 +33,8 @@ first run and not changed after it. An effect is accepted from half to twice of 
 check of the finding had given; what must be near a known value, in a range around it. The data here
 are small or made up, so the numbers of the sources are shown beside ours, not compared digit by
 digit. A claim holds if the mean over the seeds lies in its range and, where the claim has a
-direction, the 95 % interval of that mean lies on its side of no effect. Seconds are those of the clock,
-on a machine that did other work as well, and in parentheses those of a processor.
+direction, the 95 % interval of that mean lies on its side of no effect. Seconds are those of
+the clock, on a machine that did other work as well, and in parentheses those of a processor.
 """
 
 

@@ -87,12 +87,15 @@ def invoke(*words):
     return CliRunner().invoke(main, ["reproduce", *words])
 
 
+def offer(monkeypatch, **made):
+    monkeypatch.setattr("lossmith.reproduce.REPRODUCTIONS", {**REPRODUCTIONS, **made})
+
+
 def test_the_command_lists_runs_and_says_by_its_code_whether_it_held(monkeypatch):
     listed = invoke()
     assert listed.exit_code == 0
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(REPRODUCTIONS)
-    monkeypatch.setitem(REPRODUCTIONS, "true", made_up([2.0, 2.1]))
-    monkeypatch.setitem(REPRODUCTIONS, "false", made_up([-2.0, -2.1]))
+    offer(monkeypatch, true=made_up([2.0, 2.1]), false=made_up([-2.0, -2.1]))
     true, false = invoke("true"), invoke("false")
     assert (true.exit_code, false.exit_code) == (0, 1)
     assert true.stdout.splitlines()[-1].startswith("made-up: held, 1 of 1")
@@ -105,11 +108,10 @@ def test_the_command_lists_runs_and_says_by_its_code_whether_it_held(monkeypatch
 
 
 def test_all_runs_every_one_and_one_failure_fails_it(monkeypatch):
-    for name in list(REPRODUCTIONS):
-        monkeypatch.delitem(REPRODUCTIONS, name)
-    monkeypatch.setitem(REPRODUCTIONS, "true", made_up([2.0]))
+    true, false = made_up([2.0]), replace(made_up([-2.0]), name="made-down")
+    monkeypatch.setattr("lossmith.reproduce.REPRODUCTIONS", {"true": true})
     assert invoke("all").exit_code == 0
-    monkeypatch.setitem(REPRODUCTIONS, "false", replace(made_up([-2.0]), name="made-down"))
+    monkeypatch.setattr("lossmith.reproduce.REPRODUCTIONS", {"true": true, "false": false})
     done = invoke("all")
     assert done.exit_code == 1
     assert "made-up: held" in done.stdout
