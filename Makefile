@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 PIP_FLAGS ?=
 # Folds and epochs of the demonstration: empty means the defaults, CI passes a small budget
 DEMO_FLAGS ?=
+# Rows and options of `lossmith bench`: empty means all that the machine can run
+BENCH_FLAGS ?=
 # One thread per test process: two processes share the cores already
 export OMP_NUM_THREADS ?= 1
 
@@ -36,8 +38,10 @@ lint: $(STAMP)
 	$(BIN)/python -m lossmith.core.exports --check
 	$(BIN)/python docs/build.py --check
 
+# Peers are measured where they are installed: $(BIN)/pip install -c constraints.txt -e ".[bench]"
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks
+	$(BIN)/lossmith bench --json benchmarks/results $(BENCH_FLAGS)
+	$(BIN)/python docs/build.py
 
 docs: $(STAMP)
 	$(BIN)/python docs/build.py

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lossmith import bench as bench
     from lossmith import choose as choose
     from lossmith import cli as cli
     from lossmith import contract as contract
@@ -760,6 +761,7 @@ _HOME = {
     "zero_one_loss": "lossmith.losses.classification.zero_one",
 }
 _MODULES = {
+    "bench",
     "choose",
     "cli",
     "contract",

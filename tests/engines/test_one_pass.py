@@ -161,6 +161,17 @@ def test_engine_stays_until_another_is_chosen(pair) -> None:
     assert "Known" not in type(lm.log_cosh_loss(x, y).grad_fn).__name__
 
 
+@pytest.mark.parametrize("name", ["plain", "one_pass", "blocks"])
+def test_a_function_that_reduces_is_refused(name: str, pair) -> None:
+    x, y = pair
+    partial = lm.one_pass(functools.partial(lm.huber_loss, delta=0.5), engine=name)
+    with pytest.raises(ValueError, match=r"unreduced loss, of shape \(40000,\), got \(\)"):
+        partial(x, y)
+    rows = lm.one_pass(lambda input, target: (input - target).mean(0), coupling="row", engine=name)
+    with pytest.raises(ValueError, match=r"of shape \(40000,\), got \(1,\)"):
+        rows(x[:, None], y[:, None])
+
+
 def test_wrong_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"name must be one of .*, got 'fast'"):
         lm.engine("fast")

@@ -12,6 +12,7 @@ import click
 
 # name -> (module that holds a command of that name, one line for the help)
 COMMANDS = {
+    "bench": ("lossmith.cli.bench", "Measure losses against their peers and against the machine."),
     "choose": ("lossmith.cli.choose", "Let losses compete on your data; verdict and page."),
     "diagnose": ("lossmith.cli.diagnose", "Say what the data tell about the choice of a loss."),
     "explain": ("lossmith.cli.explain", "Work out one loss step by step, with your numbers."),

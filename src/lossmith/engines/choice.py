@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from torch import Tensor
 
 from lossmith.core.card import Card, Coupling
-from lossmith.core.checks import fail, fail_type
+from lossmith.core.checks import fail, fail_type, said
 from lossmith.core.domain import Anything, Domain
 from lossmith.core.loss import build
 from lossmith.core.module import Loss
@@ -80,7 +80,8 @@ def one_pass(
 
     Raises:
         TypeError: If ``function`` cannot be called.
-        ValueError: If ``engine`` or ``coupling`` is unknown.
+        ValueError: If ``engine`` or ``coupling`` is unknown, or, in a call, if a function of your
+            own reduces its values.
 
     Example:
         >>> import torch, lossmith
@@ -168,7 +169,12 @@ def adopt(
 
     @functools.wraps(function)
     def body(*tensors: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
-        return function(*tensors, **options)
+        value = function(*tensors, **options)
+        whole = tensors[0].shape if coupling == "element" else tensors[0].shape[:1]
+        if value.shape != whole:  # reduced already, it could be neither weighed nor cut into blocks
+            rule = f"return the unreduced loss, of shape {tuple(whole)}"
+            fail("function", rule, said(str(tuple(value.shape))))
+        return value
 
     def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
         for name, tensor in zip(names, tensors, strict=False):

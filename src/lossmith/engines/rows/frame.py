@@ -66,7 +66,12 @@ class Frame(NamedTuple):
         return weight / self.divisor if self.call.reduction == "mean" and not self.later else weight
 
     def evaluate(
-        self, grid: Tensor, one: One, needs: tuple[bool, ...], buffers: int = 1
+        self,
+        grid: Tensor,
+        one: One,
+        needs: tuple[bool, ...],
+        buffers: int = 1,
+        finish: Callable[[Tensor], Tensor | None] = lambda values: values,
     ) -> Done | None:
         """Value and slopes of the call.
 
@@ -76,6 +81,7 @@ class Frame(NamedTuple):
                 slopes in ``outs``, one for each of ``needs``; None where it cannot tell.
             needs: Which slopes are wanted; the others' memory is free to be written as well.
             buffers: By what number pieces are to be smaller than usual.
+            finish: Makes the values from what ``one`` returns, for all rows at once; as ``one``.
         """
         first = self.call.tensors[0]
         made = [self.layout.empty(first) if need else None for need in needs]
@@ -100,7 +106,10 @@ class Frame(NamedTuple):
                 if end is not None and end is not out:
                     end.copy_(out)
         slopes = tuple(None if pair is None else pair[0] for pair in made)
-        return Done(self.reduce(values), slopes, self.divisor if self.later else None)
+        finished = finish(values)
+        if finished is None:
+            return None
+        return Done(self.reduce(finished), slopes, self.divisor if self.later else None)
 
     def reduce(self, values: Tensor) -> Tensor:
         """Weigh and reduce the values of all rows."""

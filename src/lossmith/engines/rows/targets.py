@@ -61,11 +61,41 @@ def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
     frame = frame.over(grid) if loss.overwrite and need else frame
     rows = Row(index, factor, frame.scale.expand(index.shape), frame.absent)
 
+    def bare(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor:
+        place, scale = piece.numbers(index), piece.numbers(rows.scale)
+        return _bare_piece(piece.logits(grid), piece, outs[0], work, place, scale, loss, need)
+
     def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
         own = Row(*(None if each is None else piece.numbers(each) for each in rows))  # type: ignore[arg-type]
         return _piece(piece.logits(grid), piece, outs[0], work, own, loss, need)
 
+    if loss == Against(ignore_index=loss.ignore_index):
+        done = frame.evaluate(grid, bare, (need,), finish=_of_odds)
+        if done is not None:
+            return done
     return frame.evaluate(grid, one, (need,))
+
+
+def _bare_piece(
+    logits: Tensor, piece: Piece, out: Tensor, work: Work, place: Tensor, scale: Tensor,
+    loss: Against, need: bool,
+) -> Tensor:  # fmt: skip
+    """The odds against the class, for a loss without options: few steps, and no look at a value."""
+    loss.head.exponentials(logits, piece, out, work)
+    own = out.gather(1, place)
+    rest = out.scatter_(1, place, 0.0).sum(1, keepdim=True)
+    if need:
+        scale = scale / (own + rest)
+        out.mul_(scale).scatter_(1, place, (rest * scale).neg_())
+    return rest.div_(own)
+
+
+def _of_odds(odds: Tensor) -> Tensor | None:
+    """``-log p``; None if a class has no exponential to tell by, or is NaN. On the CPU only."""
+    vanished = 1 / torch.finfo(odds.dtype).tiny
+    if odds.numel() and not odds.amax().item() < vanished:
+        return None
+    return odds.log1p()
 
 
 def _piece(

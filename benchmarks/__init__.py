@@ -1,1 +1,0 @@
-"""Measurements against peers; results as JSON under ``benchmarks/results``."""

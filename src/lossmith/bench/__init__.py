@@ -1,0 +1,1 @@
+"""Losses measured against their peers and against the limits of the machine."""

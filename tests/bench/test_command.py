@@ -1,0 +1,68 @@
+"""``lossmith bench``: what a person sees."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from lossmith.bench.limits import Limits
+from lossmith.cli import main
+
+QUICK = ["--small", "--seconds", "0.01", "--without", "compile"]
+
+
+@pytest.fixture(autouse=True)
+def rates(monkeypatch):
+    known = Limits(bandwidth=1e10, flops={torch.float32: 1e11, torch.bfloat16: 2e11})
+    monkeypatch.setattr("lossmith.bench.limits.measured", lambda device: known)
+
+
+def run(*words, width=80):
+    return CliRunner(env={"COLUMNS": str(width)}).invoke(main, ["bench", *words])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_fits_the_terminal(width):
+    done = run("huber", "dice", *QUICK, width=width)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in done.stdout
+    assert [word for word in lines if word.startswith("huber, float32")]
+    assert done.stdout.count("lossmith ") >= 4
+    assert "10 GB/s, 100 GFLOP/s in float32" in " ".join(done.stdout.split())
+
+
+def test_rows_are_listed_without_measuring():
+    done = run("--list")
+    assert done.exit_code == 0
+    assert "one_pass:\n  focal\n  huber\n" in done.stdout
+
+
+def test_a_file_holds_all_documents_and_a_folder_one_file_each(tmp_path):
+    assert run("huber", "CTC", *QUICK, "--json", str(tmp_path / "all.json")).exit_code == 0
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert [document["family"] for document in found] == ["one_pass", "sequence"]
+    assert run("sequence", *QUICK, "--json", str(tmp_path / "each")).exit_code == 0
+    assert [path.name for path in (tmp_path / "each").iterdir()] == ["sequence.json"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["speed"], "ROW must be a family or a row of --list, got 'speed'"),
+        (["huber", "--json", "results"], "--json must be a file for a part of a family"),
+        (["huber", "--without", "tensorflow"], "--without must be a peer"),
+    ],
+)
+def test_wrong_words_are_one_line_and_code_2(words, message):
+    done = run(*words)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_gpu_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "--device" in run("huber", "--device", "cuda").stderr
