@@ -41,6 +41,6 @@ REPRODUCTION = Reproduction(
     measure=_measure,
     remark="The mean over the five seeds is that of the first check, and each seed alone is worse "
     "with the absolute error; but two networks of five never predict one class at step 0.003 and "
-    "the others lose little, so the 95 % interval holds 0 and the claim is not shown. Twenty further "
-    "seeds (5 to 24), run afterwards, gave -2.18 (-3.41 to -0.95).",
+    "the others lose little, so the 95 % interval holds 0 and the claim is not shown. Twenty "
+    "further seeds (5 to 24), run afterwards, gave -2.18 (-3.41 to -0.95).",
 )
