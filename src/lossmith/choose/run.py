@@ -119,7 +119,7 @@ def choose(
         >>> from lossmith.choose import choose
         >>> done = choose("stackloss", metric="mae", losses=["huber_loss"], folds="5x1", epochs=2)
         >>> sorted(done.table["loss"])
-        ['huber_loss', 'mse_loss']
+        ['huber_loss', 'mse_loss', 'mse_loss + shift']
     """
     table = load(data, target, [name for name in (group, time) if name is not None])
     judged_by = None if metric is None else resolve(metric)
