@@ -1,5 +1,9 @@
-"""Write the generated pages: the catalogue from the cards, the benchmarks from their results."""
+"""Write the generated pages: the catalogue from the cards, the others from what was measured.
 
+Nothing is measured here: benchmarks and reproductions keep their results in files.
+"""
+
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +12,11 @@ import lossmith
 from lossmith.bench import page as benchmarks
 from lossmith.bench import results
 from lossmith.bench.catalogue import FAMILIES
+from lossmith.reproduce import page as findings
 
 DOCS = Path(__file__).parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
+RECORD = DOCS / "reproduced.json"  # written by lossmith reproduce all --json
 INTRO = """# Catalogue
 
 Generated from the cards by `make docs`; do not edit. `lossmith list` and `lossmith show NAME` print
@@ -81,6 +87,7 @@ def pages() -> dict[str, str]:
     return {
         "catalogue.md": catalogue(list(lossmith.cards().values())),
         "benchmarks.md": benchmarks.markdown(documents, "images/benchmarks"),
+        "reproduced.md": findings.markdown(json.loads(RECORD.read_text(encoding="utf-8"))),
         **plots,
     }
 

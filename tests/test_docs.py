@@ -53,6 +53,16 @@ def test_the_page_of_benchmarks_follows_the_kept_results(
     (tmp_path / "one_pass.json").write_text(kept.read_text().replace('"huber"', '"hubris"'))
     monkeypatch.setattr(build, "RESULTS", tmp_path)
     pages = build.pages()
-    assert set(pages) == {"catalogue.md", "benchmarks.md", "images/benchmarks/one_pass.svg"}
+    made = {"catalogue.md", "benchmarks.md", "reproduced.md", "images/benchmarks/one_pass.svg"}
+    assert set(pages) == made
     assert "| hubris |" in pages["benchmarks.md"]
     assert "hubris" in pages["images/benchmarks/one_pass.svg"]
+
+
+def test_the_page_of_reproductions_follows_its_record(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = build.RECORD.read_text(encoding="utf-8")
+    monkeypatch.setattr(build, "RECORD", tmp_path / "reproduced.json")
+    build.RECORD.write_text(kept.replace("square-loss", "round-loss"), encoding="utf-8")
+    assert "## round-loss" in build.pages()["reproduced.md"]

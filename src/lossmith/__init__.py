@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lossmith import engines as engines
     from lossmith import losses as losses
     from lossmith import report as report
+    from lossmith import reproduce as reproduce
     from lossmith import see as see
     from lossmith import targets as targets
     from lossmith import teach as teach
@@ -768,6 +769,7 @@ _MODULES = {
     "engines",
     "losses",
     "report",
+    "reproduce",
     "see",
     "targets",
     "teach",

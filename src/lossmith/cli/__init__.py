@@ -18,6 +18,7 @@ COMMANDS = {
     "explain": ("lossmith.cli.explain", "Work out one loss step by step, with your numbers."),
     "list": ("lossmith.cli.list", "List the losses of the catalogue."),
     "plot": ("lossmith.cli.plot", "Draw losses and their gradients."),
+    "reproduce": ("lossmith.cli.reproduce", "Measure published findings about losses again."),
     "show": ("lossmith.cli.show", "Show the card of one loss."),
     "watch": ("lossmith.cli.watch", "Show the results of a running tournament."),
 }
