@@ -530,7 +530,7 @@ def test_losses_without_logits_are_refused():
     with pytest.raises(TypeError, match="memory must be a whole number, got float"):
         lm.linear_head(lm.cross_entropy, memory=1e6)
     wrong = lm.linear_head(lambda logits, target: logits, memory=1)
-    with pytest.raises(ValueError, match=r"loss must return one value per row, of shape \(1,\)"):
+    with pytest.raises(ValueError, match=r"loss must return the unreduced loss, of shape \(1,\)"):
         wrong(draw(2, 5), draw(3, 5), torch.zeros(2))
 
 

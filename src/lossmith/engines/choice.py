@@ -153,9 +153,14 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
 
 
 def adopt(
-    function: Callable[..., Tensor], coupling: Coupling
+    function: Callable[..., Tensor], coupling: Coupling, argument: str = "function"
 ) -> Callable[[tuple[Tensor, ...]], Callable[..., Tensor]]:
     """Give a plain function the checks of shapes, the weights and the reductions of a loss.
+
+    Args:
+        function: Returns the unreduced loss of its tensors.
+        coupling: Whether that is one value per element or per row.
+        argument: What its giver calls the function.
 
     Returns:
         What finds the loss for tensors of some ranks.
@@ -173,7 +178,7 @@ def adopt(
         whole = tensors[0].shape if coupling == "element" else tensors[0].shape[:1]
         if value.shape != whole:  # reduced already, it could be neither weighed nor cut into blocks
             rule = f"return the unreduced loss, of shape {tuple(whole)}"
-            fail("function", rule, said(str(tuple(value.shape))))
+            fail(argument, rule, said(str(tuple(value.shape))))
         return value
 
     def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:

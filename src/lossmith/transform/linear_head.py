@@ -115,7 +115,7 @@ def linear_head(
         return head
     if isinstance(loss, Loss):
         fail("loss", "be one loss", said(type(loss).__name__))
-    adopted = adopt(function, "row")
+    adopted = adopt(function, "row", "loss")
 
     def adopted_head(*tensors: Tensor, **options: Any) -> Tensor:
         if not all(isinstance(tensor, Tensor) and tensor.ndim for tensor in tensors[:1]):
