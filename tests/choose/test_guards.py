@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import lossmith
 from lossmith.choose import choose
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
@@ -161,6 +162,12 @@ def test_every_message_says_the_same_values_in_every_language():
         assert set(texts) == {"en", "zh"}, key
         english, chinese = (sorted(re.findall(r"{.*?}", texts[one])) for one in ("en", "zh"))
         assert english == chinese, key
+
+
+def test_chinese_advice_is_that_of_the_card():
+    for key, texts in messages().items():
+        if key.startswith("advice."):
+            assert lossmith.card(key.removeprefix("advice.")).use_when == texts["en"]
 
 
 def test_a_message_keeps_the_texts_of_the_data():

@@ -13,6 +13,7 @@ from torch import Tensor
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.findings import TASKS
+from lossmith.choose.messages import advice, join, messages, say
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
@@ -93,7 +94,11 @@ class Shortlist:
 
 
 class _Unfit(Exception):
-    """Why a card cannot serve."""
+    """Why a card cannot serve: the key of a message, and its values."""
+
+    def __init__(self, key: str, **values: Any) -> None:
+        self.said = say(key, **values)
+        super().__init__(self.said)
 
 
 def shortlist(
@@ -124,10 +129,10 @@ def shortlist(
             candidate = _candidate(_known(name), diagnosis, metric)
             twin = _twin(candidate, fit, diagnosis)
             if twin is not None:
-                raise _Unfit(f"its gradient is that of {twin.label} up to one factor per batch")
+                raise _Unfit("refuse.twin", loss=twin.label)
             fit.append(candidate)
         except _Unfit as reason:
-            refusals.append(Refusal(name, str(reason)))
+            refusals.append(Refusal(name, reason.said))
     if not fit or fit[0].name != baseline:
         reason = next(refusal.reason for refusal in refusals if refusal.name == baseline)
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
@@ -154,24 +159,25 @@ def _known(name: str) -> Card:
 
 def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
     if not set(card.tasks) & _tasks(diagnosis):
-        raise _Unfit(f"it is for {' and '.join(card.tasks)}, the target is {diagnosis.kind}")
+        tasks = join(card.tasks, "gap.and")
+        raise _Unfit("refuse.task", tasks=tasks, kind=say(f"kind.{diagnosis.kind}"))
     if card.tensors != ("input", "target"):
-        raise _Unfit(f"it takes {', '.join(card.tensors)}, not one output and one target")
+        raise _Unfit("refuse.tensors", tensors=", ".join(card.tensors))
     if card.coupling not in ("element", "row"):
-        raise _Unfit("it is one value of a whole batch, not one of each row")
+        raise _Unfit("refuse.batch")
     if not card.differentiable:
-        raise _Unfit("its gradient is 0 almost everywhere")
+        raise _Unfit("refuse.flat")
     assert card.function is not None
     for key, parameter in inspect.signature(card.function).parameters.items():
         if key not in card.tensors and parameter.default is inspect.Parameter.empty:
-            raise _Unfit(f"its option {key} has no default")
+            raise _Unfit("refuse.option", name=key)
     coding, width = _coding(card, diagnosis)
     if diagnosis.kind in AMOUNTS and card.link not in ("identity", "log", "logit"):
-        raise _Unfit("its card names no way from the output to a prediction")
+        raise _Unfit("refuse.link")
     probabilities = (width == 0 and card.link == "logit") or card.link == "softmax"
     scores_rows = metric.needs == "score" and len(diagnosis.classes) > 2
     if (metric.needs == "probability" or scores_rows) and not probabilities:
-        raise _Unfit(f"{metric.name} needs probabilities and this loss gives scores only")
+        raise _Unfit("refuse.scores", metric=metric.name)
     options: dict[str, Any] = {}
     if metric.quantile is not None and "quantile" in card.options:
         options["quantile"] = metric.quantile
@@ -197,15 +203,15 @@ def _coding(card: Card, diagnosis: Diagnosis) -> tuple[Coding, int]:
     signature = card.signatures[0]
     source, target = signature.tensors["input"], signature.tensors["target"]
     if not _unbounded(source):
-        raise _Unfit(f"its input must {source.rule}, which a network's raw output does not")
+        raise _Unfit("refuse.input", rule=source.rule)
     if diagnosis.kind in AMOUNTS:
         if source.dims != target.dims or len(source.dims) != 1 or not isinstance(target, Interval):
-            raise _Unfit("it does not take one number as output and one as target")
+            raise _Unfit("refuse.shape")
         if _unbounded(target) and card.link == "identity":
             return "standard", 0
         for value in (float(diagnosis.target.min()), float(diagnosis.target.max())):
             if not target.contains(value):
-                raise _Unfit(f"target must {target.rule}, got {value:g}")
+                raise _Unfit("refuse.target", rule=target.rule, value=value)
         return "raw", 0
     classes = len(diagnosis.classes)
     if isinstance(target, ClassIndex):
@@ -217,7 +223,7 @@ def _coding(card: Card, diagnosis: Diagnosis) -> tuple[Coding, int]:
         return ("sign" if min(target.values) < 0 else "zero_one"), width
     if isinstance(target, Interval) and target.contains(0.0) and target.contains(1.0):
         return "zero_one", width
-    raise _Unfit(f"target must {target.rule}, and classes do not")
+    raise _Unfit("refuse.classes", rule=target.rule)
 
 
 def _unbounded(domain: Domain) -> bool:
@@ -229,22 +235,24 @@ def _unbounded(domain: Domain) -> bool:
 def _reasons(card: Card, diagnosis: Diagnosis, metric: Metric, agrees: bool) -> tuple[str, ...]:
     reasons: list[str] = []
     if card.name == BASELINES[diagnosis.kind]:
-        reasons.append("the baseline")
+        reasons.append(say("reason.baseline"))
     if agrees:
-        reasons.append(f"elicits the {card.elicits}, which {metric.name} asks for")
+        reasons.append(say("reason.asked", what=_functional(card.elicits), metric=metric.name))
     elif card.elicits and metric.asks_for:
-        reasons.append(f"elicits: {card.elicits}; {metric.name} asks for: {metric.asks_for[0]}")
-    reasons += [
-        f"the data speak for it ({finding.code})"
-        for finding in diagnosis.findings
-        if card.name in finding.speaks_for
-    ]
-    reasons += [
-        f"the data speak against it ({finding.code})"
-        for finding in diagnosis.findings
-        if card.name in finding.speaks_against
-    ]
-    return (*reasons, f"use when: {card.use_when}")
+        what, asked = _functional(card.elicits), _functional(metric.asks_for[0])
+        reasons.append(say("reason.other", what=what, metric=metric.name, asked=asked))
+    for key, names in (("reason.for", "speaks_for"), ("reason.against", "speaks_against")):
+        reasons += [
+            say(key, code=finding.code)
+            for finding in diagnosis.findings
+            if card.name in getattr(finding, names)
+        ]
+    return (*reasons, say("reason.use", text=advice(card.name, card.use_when)))
+
+
+def _functional(elicits: str | None) -> str:
+    key = f"functional.{elicits}"
+    return say(key) if key in messages() else str(elicits)
 
 
 def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) -> Tensor:
@@ -267,9 +275,9 @@ def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) ->
         value = candidate.function(output, target, **candidate.options)
         (gradient,) = torch.autograd.grad(value, output)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _Unfit(f"it fails on this target: {error}") from None
+        raise _Unfit("refuse.fails", error=str(error)) from None
     if not gradient.isfinite().all():
-        raise _Unfit("its gradient on this target is not finite")
+        raise _Unfit("refuse.infinite")
     return gradient.flatten() / gradient.norm().clamp(min=1e-30)
 
 
@@ -300,7 +308,7 @@ def _pick(fit: list[Candidate], diagnosis: Diagnosis) -> tuple[list[Candidate], 
         best = max(others, key=lambda one: _promise(one, picked, diagnosis))
         others.remove(best)
         picked.append(best)
-    reason = f"not among the first {MOST_CANDIDATES} for these data; name it to enter it"
+    reason = say("refuse.late", count=MOST_CANDIDATES)
     return picked, [Refusal(one.label, reason) for one in others]
 
 

@@ -43,7 +43,8 @@ def bench(
     if cold_start:
         if rows:
             raise Unusable(f"--cold-start must stand without rows, got {rows[0]!r}")
-        return _first_calls(path)
+        _first_calls(path)
+        return
     try:
         parts = chosen(rows)
     except ValueError as error:
