@@ -66,6 +66,19 @@ def advice(name: str, english: str) -> str:
     return say(key) if key in messages() else english
 
 
+def worded(english: str, **values: Any) -> str:
+    """The message with this English text, or the text alone if there is none."""
+    key = _keys().get(english)
+    if key is not None:
+        return say(key, **values)
+    return english.format(**values) if values else english
+
+
+@cache
+def _keys() -> dict[str, str]:
+    return {texts["en"]: key for key, texts in messages().items()}
+
+
 @cache
 def messages() -> dict[str, dict[str, str]]:
     """All messages: key, language, text with places for values."""

@@ -19,13 +19,14 @@ from lossmith.choose.errors import DataError
 from lossmith.choose.folds import plan
 from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
-from lossmith.choose.networks import MODELS, Model, describe
+from lossmith.choose.networks import describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
 from lossmith.choose.work import Work
 from lossmith.choose.worker import Progress
+from lossmith.tabular.networks import MODELS, Model
 
 PACKAGES = ("lossmith", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 

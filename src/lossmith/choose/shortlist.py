@@ -3,9 +3,8 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,15 +12,13 @@ from torch import Tensor
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.findings import TASKS
-from lossmith.choose.messages import advice, join, messages, say
+from lossmith.choose.messages import advice, join, messages, say, worded
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
 from lossmith.core.catalogue import cards
-from lossmith.core.domain import ClassIndex, Domain, Interval, Labels, Simplex
+from lossmith.tabular.coding import Coding, Unfit, code_amounts, code_classes, encode
 
-# How the loss sees the target: amounts standardised or as they are; classes as index, 0/1 or -1/1.
-Coding = Literal["standard", "raw", "index", "zero_one", "sign"]
 BASELINES = {
     "continuous": "mse_loss",
     "count": "mse_loss",
@@ -70,11 +67,7 @@ class Candidate:
         if self.coding in ("standard", "raw"):
             return torch.as_tensor(target, dtype=torch.float32)
         index = torch.as_tensor(target, dtype=torch.int64)
-        if self.coding == "index":
-            return index
-        flags = index if self.width == 0 else torch.nn.functional.one_hot(index, self.width)
-        coded = flags.to(torch.float32)
-        return 2 * coded - 1 if self.coding == "sign" else coded
+        return encode(index, self.coding, self.width)
 
 
 @dataclass(frozen=True)
@@ -91,14 +84,6 @@ class Shortlist:
 
     candidates: tuple[Candidate, ...]
     refusals: tuple[Refusal, ...]
-
-
-class _Unfit(Exception):
-    """Why a card cannot serve: the key of a message, and its values."""
-
-    def __init__(self, key: str, **values: Any) -> None:
-        self.said = say(key, **values)
-        super().__init__(self.said)
 
 
 def shortlist(
@@ -129,10 +114,12 @@ def shortlist(
             candidate = _candidate(_known(name), diagnosis, metric)
             twin = _twin(candidate, fit, diagnosis)
             if twin is not None:
-                raise _Unfit("refuse.twin", loss=twin.label)
+                raise Unfit(
+                    "its gradient is that of {loss} up to one factor per batch", loss=twin.label
+                )
             fit.append(candidate)
-        except _Unfit as reason:
-            refusals.append(Refusal(name, reason.said))
+        except Unfit as reason:
+            refusals.append(Refusal(name, worded(reason.template, **reason.values)))
     if not fit or fit[0].name != baseline:
         reason = next(refusal.reason for refusal in refusals if refusal.name == baseline)
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
@@ -160,24 +147,32 @@ def _known(name: str) -> Card:
 def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
     if not set(card.tasks) & _tasks(diagnosis):
         tasks = join(card.tasks, "gap.and")
-        raise _Unfit("refuse.task", tasks=tasks, kind=say(f"kind.{diagnosis.kind}"))
+        raise Unfit(
+            "it is for {tasks}, the target is {kind}",
+            tasks=tasks,
+            kind=say(f"kind.{diagnosis.kind}"),
+        )
     if card.tensors != ("input", "target"):
-        raise _Unfit("refuse.tensors", tensors=", ".join(card.tensors))
+        raise Unfit(
+            "it takes {tensors}, not one output and one target", tensors=", ".join(card.tensors)
+        )
     if card.coupling not in ("element", "row"):
-        raise _Unfit("refuse.batch")
+        raise Unfit("it is one value of a whole batch, not one of each row")
     if not card.differentiable:
-        raise _Unfit("refuse.flat")
+        raise Unfit("its gradient is 0 almost everywhere")
     assert card.function is not None
     for key, parameter in inspect.signature(card.function).parameters.items():
         if key not in card.tensors and parameter.default is inspect.Parameter.empty:
-            raise _Unfit("refuse.option", name=key)
+            raise Unfit("its option {name} has no default", name=key)
     coding, width = _coding(card, diagnosis)
     if diagnosis.kind in AMOUNTS and card.link not in ("identity", "log", "logit"):
-        raise _Unfit("refuse.link")
+        raise Unfit("its card names no way from the output to a prediction")
     probabilities = (width == 0 and card.link == "logit") or card.link == "softmax"
     scores_rows = metric.needs == "score" and len(diagnosis.classes) > 2
     if (metric.needs == "probability" or scores_rows) and not probabilities:
-        raise _Unfit("refuse.scores", metric=metric.name)
+        raise Unfit(
+            "{metric} needs probabilities and this loss gives scores only", metric=metric.name
+        )
     options: dict[str, Any] = {}
     if metric.quantile is not None and "quantile" in card.options:
         options["quantile"] = metric.quantile
@@ -200,36 +195,11 @@ def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
 
 def _coding(card: Card, diagnosis: Diagnosis) -> tuple[Coding, int]:
     """How the loss sees the target, and the number of outputs it wants."""
-    signature = card.signatures[0]
-    source, target = signature.tensors["input"], signature.tensors["target"]
-    if not _unbounded(source):
-        raise _Unfit("refuse.input", rule=source.rule)
+    way = card.signatures[0]
     if diagnosis.kind in AMOUNTS:
-        if source.dims != target.dims or len(source.dims) != 1 or not isinstance(target, Interval):
-            raise _Unfit("refuse.shape")
-        if _unbounded(target) and card.link == "identity":
-            return "standard", 0
-        for value in (float(diagnosis.target.min()), float(diagnosis.target.max())):
-            if not target.contains(value):
-                raise _Unfit("refuse.target", rule=target.rule, value=value)
-        return "raw", 0
-    classes = len(diagnosis.classes)
-    if isinstance(target, ClassIndex):
-        return "index", classes
-    if isinstance(target, Simplex):
-        return "zero_one", classes
-    width = 0 if classes == 2 else classes
-    if isinstance(target, Labels):
-        return ("sign" if min(target.values) < 0 else "zero_one"), width
-    if isinstance(target, Interval) and target.contains(0.0) and target.contains(1.0):
-        return "zero_one", width
-    raise _Unfit("refuse.classes", rule=target.rule)
-
-
-def _unbounded(domain: Domain) -> bool:
-    if not isinstance(domain, Interval):
-        return False
-    return domain.low == -np.inf and domain.high == np.inf
+        low, high = float(diagnosis.target.min()), float(diagnosis.target.max())
+        return code_amounts(way, card.link, low, high), 0
+    return code_classes(way, len(diagnosis.classes))
 
 
 def _reasons(card: Card, diagnosis: Diagnosis, metric: Metric, agrees: bool) -> tuple[str, ...]:
@@ -259,7 +229,7 @@ def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) ->
     """Unit vector along the gradient on a fixed probe; ``unit`` measures the residuals.
 
     Raises:
-        _Unfit: If the loss fails on targets of this kind.
+        Unfit: If the loss fails on targets of this kind.
     """
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(diagnosis.rows, (64,), generator=generator)
@@ -275,9 +245,9 @@ def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) ->
         value = candidate.function(output, target, **candidate.options)
         (gradient,) = torch.autograd.grad(value, output)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _Unfit("refuse.fails", error=str(error)) from None
+        raise Unfit("it fails on this target: {error}", error=str(error)) from None
     if not gradient.isfinite().all():
-        raise _Unfit("refuse.infinite")
+        raise Unfit("its gradient on this target is not finite")
     return gradient.flatten() / gradient.norm().clamp(min=1e-30)
 
 
