@@ -16,6 +16,7 @@ from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
+from lossmith.choose.executors import EXECUTORS
 from lossmith.choose.folds import plan
 from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
@@ -75,6 +76,7 @@ def choose(
     seed: int = 0,
     out: str | Path | None = None,
     jobs: int = 1,
+    executor: str = "processes",
     progress: Progress = lambda label, share: None,
 ) -> Choice:
     """Let the losses that fit the data compete on them, and say what may be concluded.
@@ -108,8 +110,11 @@ def choose(
         seed: Seed of folds, initial weights and batch orders.
         out: Folder that keeps every result, so that the same call goes on after an interruption
             and other processes can help; None keeps nothing.
-        jobs: Processes on this machine, ``>= 1``. A script that asks for more than one needs the
-            usual ``if __name__ == "__main__":``.
+        jobs: Processes at work, ``>= 1``, of which this is one. A script that asks for more than
+            one needs the usual ``if __name__ == "__main__":``.
+        executor: Who starts the others: ``"processes"`` on this machine, or ``"ray"`` on the
+            cluster that the environment variable RAY_ADDRESS names, else on a Ray of its own. All
+            machines of a cluster must see the folder ``out``.
         progress: Called with the name of a loss and the share of its training that is done.
 
     Returns:
@@ -139,6 +144,10 @@ def choose(
         raise DataError(f"trials must be >= 1, got {trials}")
     if jobs < 1:
         raise DataError(f"jobs must be >= 1, got {jobs}")
+    if executor not in EXECUTORS:
+        raise DataError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    if executor != "processes" and jobs < 2:
+        raise DataError(f"jobs must be >= 2 for the executor {executor}, got {jobs}: one is here")
     if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
     entries = shortlist(diagnosis, judged_by, losses)
@@ -154,7 +163,7 @@ def choose(
         model=model,
         versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
     )
-    outcome = complete(work, out, jobs, progress=progress)
+    outcome = complete(work, out, jobs, EXECUTORS[executor], progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.reading]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
@@ -188,7 +197,7 @@ def tournament(x: Any, y: Any, **asked: Any) -> Choice:
         x: Features, ``(rows, columns)``: a DataFrame, an array or a tensor.
         y: Target, ``(rows,)``.
         **asked: As for :func:`lossmith.choose.choose`: ``metric``, ``losses``, ``folds``,
-            ``model``, ``trials``, ``out``, ``jobs`` and the others.
+            ``model``, ``trials``, ``out``, ``jobs``, ``executor`` and the others.
 
     Returns:
         The choice: ``.verdict`` in words, ``.table`` with one loss in each row, ``.cells`` with one

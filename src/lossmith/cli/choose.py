@@ -40,7 +40,16 @@ NO_WINNER, TERMINATED = 4, 143
     metavar="DIR",
     help="Keep every result here; the same command goes on where it was stopped.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="Who starts them; RAY_ADDRESS names a cluster.",
+)
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -66,6 +75,7 @@ def choose(
     seed: int,
     out: Path | None,
     jobs: int,
+    executor: str,
     html: Path | None,
     lang: str,
     require_winner: bool,
@@ -89,6 +99,7 @@ def choose(
         "trials": trials,
         "seed": seed,
         "jobs": jobs,
+        "executor": executor,
     }
     # asked to end (by a scheduler, say), give back the claims
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
