@@ -28,6 +28,12 @@ from lossmith.choose.verdict import judge
 from lossmith.choose.work import Work
 from lossmith.choose.worker import Progress
 
+LIMITS = {
+    "epochs": (1, 100_000),
+    "trials": (1, 1000),
+    "seed": (0, 2**31 - 1),
+    "jobs": (1, 1000),
+}
 PACKAGES = ("lossmith", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 
 
@@ -100,17 +106,18 @@ def choose(
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
         group: Column whose values must not be torn between training and test rows.
         time: Column of numbers or dates; then the past predicts the future.
-        epochs: Most passes over the training rows, ``>= 1``; None takes 100, or less for many rows.
+        epochs: Most passes over the training rows, 1 to 100,000; None takes 100, or less for many
+            rows.
         model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
             factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
             ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
             Losses share initial weights and batch orders, not what a module draws in its forward
             pass, as dropout does.
-        trials: Step sizes and options tried for each loss on held-out rows, ``>= 1``.
-        seed: Seed of folds, initial weights and batch orders.
+        trials: Step sizes and options tried for each loss on held-out rows, 1 to 1000.
+        seed: Seed of folds, initial weights and batch orders, 0 to ``2**31 - 1``.
         out: Folder that keeps every result, so that the same call goes on after an interruption
             and other processes can help; None keeps nothing.
-        jobs: Processes at work, ``>= 1``, of which this is one. A script that asks for more than
+        jobs: Processes at work, 1 to 1000, of which this is one. A script that asks for more than
             one needs the usual ``if __name__ == "__main__":``.
         executor: Who starts the others: ``"processes"`` on this machine, or ``"ray"`` on the
             cluster that the environment variable RAY_ADDRESS names, else on a Ray of its own. All
@@ -138,12 +145,11 @@ def choose(
         kind = diagnosis.kind
         judged_by, why = resolve(DEFAULTS[kind]), say(f"metric.why.{kind}")
         reason = say("metric.default", kind=say(f"kind.{kind}"), why=why)
-    if epochs is not None and epochs < 1:
-        raise DataError(f"epochs must be >= 1, got {epochs}")
-    if trials < 1:
-        raise DataError(f"trials must be >= 1, got {trials}")
-    if jobs < 1:
-        raise DataError(f"jobs must be >= 1, got {jobs}")
+    given = {"trials": trials, "seed": seed, "jobs": jobs}
+    for name, value in (given if epochs is None else {"epochs": epochs, **given}).items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise DataError(f"{name} must be a whole number from {low} to {high}, got {value}")
     if executor not in EXECUTORS:
         raise DataError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
     if executor != "processes" and jobs < 2:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossmith.cli.options import Unusable, complaints
+from lossmith.cli.options import Unusable, complaints, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -65,7 +65,7 @@ def _table(folder: Path, plan: dict[str, Any], seen: dict[str, Any]) -> "tuple[T
     working = len(list((folder / "claims").glob("*")))
     complete = (folder / "complete").exists()
     state = "complete" if complete else f"{working} at work; no ranking before the end"
-    table = Table(title=escape(f"{plan['data']}, {plan['metric']}: {state}"))
+    table = Table(title=escape(plain(f"{plan['data']}, {plan['metric']}: {state}")))
     table.add_column("loss")
     for name in ("trials", f"cells of {total}", f"{plan['metric']}, mean so far", "failed"):
         table.add_column(name, justify="right")
