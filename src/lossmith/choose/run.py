@@ -16,6 +16,7 @@ from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
+from lossmith.choose.executors import EXECUTORS
 from lossmith.choose.folds import plan
 from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
@@ -28,6 +29,12 @@ from lossmith.choose.work import Work
 from lossmith.choose.worker import Progress
 from lossmith.tabular.networks import MODELS, Model
 
+LIMITS = {
+    "epochs": (1, 100_000),
+    "trials": (1, 1000),
+    "seed": (0, 2**31 - 1),
+    "jobs": (1, 1000),
+}
 PACKAGES = ("lossmith", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 
 
@@ -76,6 +83,7 @@ def choose(
     seed: int = 0,
     out: str | Path | None = None,
     jobs: int = 1,
+    executor: str = "processes",
     progress: Progress = lambda label, share: None,
 ) -> Choice:
     """Let the losses that fit the data compete on them, and say what may be concluded.
@@ -99,18 +107,22 @@ def choose(
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
         group: Column whose values must not be torn between training and test rows.
         time: Column of numbers or dates; then the past predicts the future.
-        epochs: Most passes over the training rows, ``>= 1``; None takes 100, or less for many rows.
+        epochs: Most passes over the training rows, 1 to 100,000; None takes 100, or less for many
+            rows.
         model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
             factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
             ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
             Losses share initial weights and batch orders, not what a module draws in its forward
             pass, as dropout does.
-        trials: Step sizes and options tried for each loss on held-out rows, ``>= 1``.
-        seed: Seed of folds, initial weights and batch orders.
+        trials: Step sizes and options tried for each loss on held-out rows, 1 to 1000.
+        seed: Seed of folds, initial weights and batch orders, 0 to ``2**31 - 1``.
         out: Folder that keeps every result, so that the same call goes on after an interruption
             and other processes can help; None keeps nothing.
-        jobs: Processes on this machine, ``>= 1``. A script that asks for more than one needs the
-            usual ``if __name__ == "__main__":``.
+        jobs: Processes at work, 1 to 1000, of which this is one. A script that asks for more than
+            one needs the usual ``if __name__ == "__main__":``.
+        executor: Who starts the others: ``"processes"`` on this machine, or ``"ray"`` on the
+            cluster that the environment variable RAY_ADDRESS names, else on a Ray of its own. All
+            machines of a cluster must see the folder ``out``.
         progress: Called with the name of a loss and the share of its training that is done.
 
     Returns:
@@ -134,12 +146,15 @@ def choose(
         kind = diagnosis.kind
         judged_by, why = resolve(DEFAULTS[kind]), say(f"metric.why.{kind}")
         reason = say("metric.default", kind=say(f"kind.{kind}"), why=why)
-    if epochs is not None and epochs < 1:
-        raise DataError(f"epochs must be >= 1, got {epochs}")
-    if trials < 1:
-        raise DataError(f"trials must be >= 1, got {trials}")
-    if jobs < 1:
-        raise DataError(f"jobs must be >= 1, got {jobs}")
+    given = {"trials": trials, "seed": seed, "jobs": jobs}
+    for name, value in (given if epochs is None else {"epochs": epochs, **given}).items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise DataError(f"{name} must be a whole number from {low} to {high}, got {value}")
+    if executor not in EXECUTORS:
+        raise DataError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    if executor != "processes" and jobs < 2:
+        raise DataError(f"jobs must be >= 2 for the executor {executor}, got {jobs}: one is here")
     if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
     entries = shortlist(diagnosis, judged_by, losses)
@@ -155,7 +170,7 @@ def choose(
         model=model,
         versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
     )
-    outcome = complete(work, out, jobs, progress=progress)
+    outcome = complete(work, out, jobs, EXECUTORS[executor], progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.reading]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
@@ -189,7 +204,7 @@ def tournament(x: Any, y: Any, **asked: Any) -> Choice:
         x: Features, ``(rows, columns)``: a DataFrame, an array or a tensor.
         y: Target, ``(rows,)``.
         **asked: As for :func:`lossmith.choose.choose`: ``metric``, ``losses``, ``folds``,
-            ``model``, ``trials``, ``out``, ``jobs`` and the others.
+            ``model``, ``trials``, ``out``, ``jobs``, ``executor`` and the others.
 
     Returns:
         The choice: ``.verdict`` in words, ``.table`` with one loss in each row, ``.cells`` with one

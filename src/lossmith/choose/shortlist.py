@@ -12,6 +12,7 @@ from torch import Tensor
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.findings import TASKS
+from lossmith.choose.messages import advice, join, messages, say, worded
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
@@ -113,10 +114,12 @@ def shortlist(
             candidate = _candidate(_known(name), diagnosis, metric)
             twin = _twin(candidate, fit, diagnosis)
             if twin is not None:
-                raise Unfit(f"its gradient is that of {twin.label} up to one factor per batch")
+                raise Unfit(
+                    "its gradient is that of {loss} up to one factor per batch", loss=twin.label
+                )
             fit.append(candidate)
         except Unfit as reason:
-            refusals.append(Refusal(name, str(reason)))
+            refusals.append(Refusal(name, worded(reason.template, **reason.values)))
     if not fit or fit[0].name != baseline:
         reason = next(refusal.reason for refusal in refusals if refusal.name == baseline)
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
@@ -143,9 +146,16 @@ def _known(name: str) -> Card:
 
 def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
     if not set(card.tasks) & _tasks(diagnosis):
-        raise Unfit(f"it is for {' and '.join(card.tasks)}, the target is {diagnosis.kind}")
+        tasks = join(card.tasks, "gap.and")
+        raise Unfit(
+            "it is for {tasks}, the target is {kind}",
+            tasks=tasks,
+            kind=say(f"kind.{diagnosis.kind}"),
+        )
     if card.tensors != ("input", "target"):
-        raise Unfit(f"it takes {', '.join(card.tensors)}, not one output and one target")
+        raise Unfit(
+            "it takes {tensors}, not one output and one target", tensors=", ".join(card.tensors)
+        )
     if card.coupling not in ("element", "row"):
         raise Unfit("it is one value of a whole batch, not one of each row")
     if not card.differentiable:
@@ -153,14 +163,16 @@ def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
     assert card.function is not None
     for key, parameter in inspect.signature(card.function).parameters.items():
         if key not in card.tensors and parameter.default is inspect.Parameter.empty:
-            raise Unfit(f"its option {key} has no default")
+            raise Unfit("its option {name} has no default", name=key)
     coding, width = _coding(card, diagnosis)
     if diagnosis.kind in AMOUNTS and card.link not in ("identity", "log", "logit"):
         raise Unfit("its card names no way from the output to a prediction")
     probabilities = (width == 0 and card.link == "logit") or card.link == "softmax"
     scores_rows = metric.needs == "score" and len(diagnosis.classes) > 2
     if (metric.needs == "probability" or scores_rows) and not probabilities:
-        raise Unfit(f"{metric.name} needs probabilities and this loss gives scores only")
+        raise Unfit(
+            "{metric} needs probabilities and this loss gives scores only", metric=metric.name
+        )
     options: dict[str, Any] = {}
     if metric.quantile is not None and "quantile" in card.options:
         options["quantile"] = metric.quantile
@@ -193,22 +205,24 @@ def _coding(card: Card, diagnosis: Diagnosis) -> tuple[Coding, int]:
 def _reasons(card: Card, diagnosis: Diagnosis, metric: Metric, agrees: bool) -> tuple[str, ...]:
     reasons: list[str] = []
     if card.name == BASELINES[diagnosis.kind]:
-        reasons.append("the baseline")
+        reasons.append(say("reason.baseline"))
     if agrees:
-        reasons.append(f"elicits the {card.elicits}, which {metric.name} asks for")
+        reasons.append(say("reason.asked", what=_functional(card.elicits), metric=metric.name))
     elif card.elicits and metric.asks_for:
-        reasons.append(f"elicits: {card.elicits}; {metric.name} asks for: {metric.asks_for[0]}")
-    reasons += [
-        f"the data speak for it ({finding.code})"
-        for finding in diagnosis.findings
-        if card.name in finding.speaks_for
-    ]
-    reasons += [
-        f"the data speak against it ({finding.code})"
-        for finding in diagnosis.findings
-        if card.name in finding.speaks_against
-    ]
-    return (*reasons, f"use when: {card.use_when}")
+        what, asked = _functional(card.elicits), _functional(metric.asks_for[0])
+        reasons.append(say("reason.other", what=what, metric=metric.name, asked=asked))
+    for key, names in (("reason.for", "speaks_for"), ("reason.against", "speaks_against")):
+        reasons += [
+            say(key, code=finding.code)
+            for finding in diagnosis.findings
+            if card.name in getattr(finding, names)
+        ]
+    return (*reasons, say("reason.use", text=advice(card.name, card.use_when)))
+
+
+def _functional(elicits: str | None) -> str:
+    key = f"functional.{elicits}"
+    return say(key) if key in messages() else str(elicits)
 
 
 def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) -> Tensor:
@@ -231,7 +245,7 @@ def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) ->
         value = candidate.function(output, target, **candidate.options)
         (gradient,) = torch.autograd.grad(value, output)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise Unfit(f"it fails on this target: {error}") from None
+        raise Unfit("it fails on this target: {error}", error=str(error)) from None
     if not gradient.isfinite().all():
         raise Unfit("its gradient on this target is not finite")
     return gradient.flatten() / gradient.norm().clamp(min=1e-30)
@@ -264,7 +278,7 @@ def _pick(fit: list[Candidate], diagnosis: Diagnosis) -> tuple[list[Candidate], 
         best = max(others, key=lambda one: _promise(one, picked, diagnosis))
         others.remove(best)
         picked.append(best)
-    reason = f"not among the first {MOST_CANDIDATES} for these data; name it to enter it"
+    reason = say("refuse.late", count=MOST_CANDIDATES)
     return picked, [Refusal(one.label, reason) for one in others]
 
 

@@ -21,7 +21,16 @@ AMOUNTS_OF: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 class Unfit(ValueError):
-    """Why a loss cannot serve a target."""
+    """Why a loss cannot serve a target.
+
+    Args:
+        template: The reason, with places for values, so that it can be said in another language.
+        **values: What belongs there.
+    """
+
+    def __init__(self, template: str, **values: object) -> None:
+        self.template, self.values = template, values
+        super().__init__(template.format(**values) if values else template)
 
 
 def code_amounts(way: Signature, link: str, low: float, high: float) -> Coding:
@@ -37,7 +46,7 @@ def code_amounts(way: Signature, link: str, low: float, high: float) -> Coding:
         return "standard"
     for value in (low, high):
         if not target.contains(value):
-            raise Unfit(f"target must {target.rule}, got {value:g}")
+            raise Unfit("target must {rule}, got {value:g}", rule=target.rule, value=value)
     return "raw"
 
 
@@ -57,7 +66,7 @@ def code_classes(way: Signature, classes: int) -> tuple[Coding, int]:
         return ("sign" if min(target.values) < 0 else "zero_one"), width
     if isinstance(target, Interval) and target.contains(0.0) and target.contains(1.0):
         return "zero_one", width
-    raise Unfit(f"target must {target.rule}, and classes do not")
+    raise Unfit("target must {rule}, and classes do not", rule=target.rule)
 
 
 def encode(index: Tensor, coding: Coding, width: int) -> Tensor:
@@ -78,5 +87,6 @@ def _ends(way: Signature) -> tuple[Domain, Domain]:
     """What the loss takes as output of the network and as target."""
     source, target = way.tensors["input"], way.tensors["target"]
     if not unbounded(source):
-        raise Unfit(f"its input must {source.rule}, which a network's raw output does not")
+        rule = "its input must {rule}, which a network's raw output does not"
+        raise Unfit(rule, rule=source.rule)
     return source, target
