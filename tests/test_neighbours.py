@@ -33,6 +33,7 @@ def test_every_block_runs_on_what_the_ones_before_it_made(tmp_path, monkeypatch)
     assert (scope["y"] < scope["upper"]).mean() > 0.6
     assert scope["chances"].sum(1) == pytest.approx(1, abs=1e-5)
     assert abs(scope["made"] - scope["y"]).mean() < 60
+    assert {"net", "absolute_error"} < set(scope["done"].table["loss"])
     assert scope["best"].loss in ("mse_loss", "huber_loss")
 
 
