@@ -118,7 +118,7 @@ class Choice:
         if label not in self.costs:
             return None
         step, epochs = np.divide(self.costs[label], self.costs[self.outcome.baseline])
-        return cost(float(step * epochs), float(step), float(epochs))
+        return cost(float(step), float(epochs), networks=self.networks)
 
     @property
     def told(self) -> dict[str, tuple[Guard, ...]]:
