@@ -137,6 +137,7 @@ def _read(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         except (ValueError, OSError) as error:
             raise DataError(f"{path} must be a Parquet file, reading it failed: {error}") from None
+    columns: list[str] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             header = pd.read_csv(lines, header=None, nrows=1, dtype=str).iloc[0]

@@ -210,6 +210,8 @@ def _row(one: Standing, metric: str) -> dict[str, Any]:
         "same": comparison.same if comparison else math.nan,
         "worse": comparison.worse if comparison else math.nan,
         "won": comparison.won if comparison else math.nan,
+        "detectable": comparison.detectable if comparison else math.nan,
+        "more_cells": math.nan if one.more is None else one.more,
         "cells": 0 if one.result.scores is None else len(one.result.scores),
         "dropped": one.result.dropped,
         "default": _mean(one.result.default),
