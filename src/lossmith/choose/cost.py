@@ -1,8 +1,12 @@
-"""What a loss costs: seconds of one training step, measured side by side."""
+"""What a loss costs: time and memory of one training step, measured side by side."""
 
+import contextlib
+import math
 import time
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lossmith.choose.features import features
 from lossmith.choose.heads import fit_head, residual_scale
@@ -12,12 +16,28 @@ from lossmith.choose.outcome import Tournament
 from lossmith.choose.stack import Stack
 from lossmith.choose.training import Batches, Contestant, Losses
 from lossmith.choose.work import Work
+from lossmith.core.memory import peak_bytes
 
 ROUNDS = 8
 
 
-def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
-    """Seconds of a step and mean number of epochs of a fit, for each loss that has scores.
+class Cost(NamedTuple):
+    """What a fit takes.
+
+    Attributes:
+        seconds: Of one step.
+        epochs: Mean number of epochs.
+        bytes: Most memory that a step takes at one time, beyond the network and its optimiser;
+            NaN where another profiler runs, which would be in the way.
+    """
+
+    seconds: float
+    epochs: float
+    bytes: float
+
+
+def costs(work: Work, outcome: Tournament) -> dict[str, Cost]:
+    """What a fit takes, for each loss that has scores.
 
     Steps are those of one network on one thread, the losses in turn, and the fastest of eight
     counts, so that a busy machine does not favour any of them.
@@ -49,9 +69,16 @@ def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
                 started = time.thread_time()
                 stack.step(loss(stack(x[:, rows[0]]), rows).sum())
                 seconds[place] = min(seconds[place], time.thread_time() - started)
+            memory = [_memory(stack, loss, x[:, rows[0]], rows) for stack, loss in runs]
     finally:
         torch.set_num_threads(threads)
     return {
-        result.label: (one, sum(result.epochs) / len(result.epochs))
-        for (_, result), one in zip(done, seconds, strict=True)
+        result.label: Cost(one, sum(result.epochs) / len(result.epochs), most)
+        for (_, result), one, most in zip(done, seconds, memory, strict=True)
     }
+
+
+def _memory(stack: Stack, loss: Losses, x: Tensor, rows: Tensor) -> float:
+    with contextlib.suppress(RuntimeError):
+        return peak_bytes(lambda: stack.step(loss(stack(x), rows).sum()), x.device)
+    return math.nan
