@@ -64,12 +64,11 @@ def costs(work: Work, outcome: Tournament) -> dict[str, Cost]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):  # for models that draw numbers, as dropout does
-            for place, (stack, loss) in [*enumerate(runs)] * ROUNDS:
-                started = time.thread_time()
-                stack.step(loss(stack(x[:, rows[0]]), rows).sum())
-                seconds[place] = min(seconds[place], time.thread_time() - started)
-            memory = [_memory(stack, loss, x[:, rows[0]], rows) for stack, loss in runs]
+        for place, (stack, loss) in [*enumerate(runs)] * ROUNDS:
+            started = time.thread_time()
+            stack.step(loss(stack(x[:, rows[0]]), rows).sum())
+            seconds[place] = min(seconds[place], time.thread_time() - started)
+        memory = [_memory(stack, loss, x[:, rows[0]], rows) for stack, loss in runs]
     finally:
         torch.set_num_threads(threads)
     return {
