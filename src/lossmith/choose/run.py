@@ -20,13 +20,14 @@ from lossmith.choose.executors import EXECUTORS
 from lossmith.choose.folds import plan
 from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
-from lossmith.choose.networks import MODELS, Model, describe
+from lossmith.choose.networks import describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
 from lossmith.choose.work import Work
 from lossmith.choose.worker import Progress
+from lossmith.tabular.networks import MODELS, Model
 
 LIMITS = {
     "epochs": (1, 100_000),

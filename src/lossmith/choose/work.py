@@ -19,11 +19,12 @@ from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
 from lossmith.choose.ledger import Ledger
 from lossmith.choose.metric import Metric
-from lossmith.choose.networks import Model, describe
+from lossmith.choose.networks import describe
 from lossmith.choose.shortlist import Candidate
 from lossmith.choose.statistics import compare
 from lossmith.choose.training import Settings
 from lossmith.choose.tuning import TUNING_CELLS
+from lossmith.tabular.networks import Model
 
 Variant = Literal["default", "tuned"]
 # Models in one stack: enough to make the overhead of a step small, few enough for two workers.

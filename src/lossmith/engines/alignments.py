@@ -21,6 +21,7 @@ behind the end of a sample, and everywhere if its loss is infinite.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -46,21 +47,26 @@ def multiplied(
     count = len(emit)
     top = emit.amax(2, keepdim=True).clamp_(min=-1e300)
     outside = (torch.arange(count).unsqueeze(1) >= steps).unsqueeze(2)
-    if ragged := bool(outside.any()):
+    ragged = bool(outside.any())
+    if ragged:
         top.masked_fill_(outside, 0.0)
-    lattice, skip = _lattice(emit.sub(top).exp_(), differs, symbols, outside if ragged else None)
-    arrived = torch.empty_like(skip)
-    here, one, two = _views(lattice)
+    factor = emit.sub(top).exp_()
+    if ragged:
+        factor.masked_fill_(outside, 0.0)
+    lattice, skip = _lattice(factor, differs, symbols, outside if ragged else None)
     sizes: list[Tensor] = []
-    for step in range(count):
-        torch.add(here[step], one[step], out=arrived)
-        arrived.addcmul_(two[step], skip)
-        row = here[step + 1].mul_(arrived)
-        if (step + 1) % PERIOD == 0:
-            sizes.append(row.amax(2, keepdim=True).clamp_(min=NOTHING))
-            row.div_(sizes[-1])
+    with torch.inference_mode():  # its kernels are called faster
+        here, one, two = _lines(lattice)
+        arrived, mask = torch.empty_like(here[0]), skip.view(-1)
+        for step in range(count):
+            torch.add(here[step], one[step], out=arrived)
+            here[step + 1].mul_(arrived.addcmul_(two[step], mask))
+            if (step + 1) % PERIOD == 0:
+                row = lattice[step + 1]
+                sizes.append(row.amax(2, keepdim=True).clamp_(min=NOTHING))
+                row.div_(sizes[-1])
 
-    scale = emit.new_zeros(len(sizes) + 1, *skip.shape[:2])
+    scale = emit.new_zeros(len(sizes) + 1, *lattice.shape[1:3])
     if sizes:
         torch.cumsum(torch.stack(sizes).squeeze(3).log_(), 0, out=scale[1:])
     found = lattice[count, 1, :, -2:].sum(1).log_() + scale[-1, 1]
@@ -77,10 +83,9 @@ def multiplied(
         return value, None
     # forwards up to a step, that step included, and backwards from behind it
     behind = lattice[:-1, 1, :, 2:] + lattice[:-1, 1, :, 1:-1]
-    behind.addcmul_(lattice[:-1, 1, :, :-2], skip[1])
-    share = behind.flip(0, 2).mul_(lattice[1:, 0, :, 2:])
-    share.div_(share.sum(2, keepdim=True).clamp_(min=NOTHING))
-    return value, _by_symbol(share)
+    behind.addcmul_(lattice[:-1, 1, :, :-2], skip[1, :, 2:])
+    share = _by_symbol(behind.flip(0, 2).mul_(lattice[1:, 0, :, 2:]))
+    return value, share.div_(share.sum(2, keepdim=True).clamp_(min=NOTHING))
 
 
 def in_logarithms(
@@ -89,12 +94,12 @@ def in_logarithms(
     """By addition of logarithms, on any device, without synchronisation."""
     count = len(emit)
     outside = (torch.arange(count, device=emit.device).unsqueeze(1) >= steps).unsqueeze(2)
-    lattice, skip = _lattice(emit, differs, symbols, outside, nothing=-math.inf)
-    skip = skip.log_()
-    here, one, two = _views(lattice)
-    for step in range(count):
-        arrived = torch.logaddexp(here[step], one[step])
-        here[step + 1].add_(torch.logaddexp(arrived, two[step] + skip))
+    factor = emit.masked_fill(outside, -math.inf)
+    lattice, skip = _lattice(factor, differs, symbols, outside, nothing=-math.inf)
+    skip = skip[..., 2:].log()
+    for row, after in pairwise(lattice):
+        arrived = torch.logaddexp(row[..., 2:], row[..., 1:-1])
+        after[..., 2:].add_(torch.logaddexp(arrived, row[..., :-2] + skip))
     found = torch.logsumexp(lattice[count, 1, :, -2:], 1)
     if not posterior:
         return -found, None
@@ -116,35 +121,44 @@ def _lattice(
 ) -> tuple[Tensor, Tensor]:
     """What every state ``(T + 1, 2, N, 2 + L)`` multiplies by, and which may be skipped to.
 
+    ``factor`` has nothing in it where a sample has ended, which is ``outside``.
     The states of a sample are b s1 b s2 b ...: blanks around every symbol, all ``L = 2 S + 1`` of
-    them behind two columns from which nothing comes. Before the first step a walk stands at the
-    first blank; the reversed one stands at the blank behind the last symbol.
+    them behind two columns where nothing is. Before the first step a walk stands at the first
+    blank; the reversed one stands at the blank behind the last symbol.
     """
     count, batch, width = len(factor), factor.shape[1], 2 * factor.shape[2] - 1
-    certain = 1.0 if nothing == 0.0 else 0.0
     begin = factor.new_full((2, batch, width), nothing)
+    certain = 1.0 if nothing == 0.0 else 0.0
     begin[0, :, 0] = certain
     begin[1].scatter_(1, (width - 1 - 2 * symbols).unsqueeze(1), certain)
-    lattice = factor.new_full((count + 1, 2, batch, width + 2), nothing)
+    whole = factor.new_empty(2 + (count + 1) * 2 * batch * (width + 2))
+    whole[:2] = nothing
+    lattice = whole[2:].view(count + 1, 2, batch, width + 2)
+    lattice[..., :2] = nothing
     states = lattice[..., 2:]
     states[0] = begin
-    states[1:, 0, :, ::2] = factor[..., :1]
-    states[1:, 0, :, 1::2] = factor[..., 1:]
-    if outside is not None:
-        states[1:, 0].masked_fill_(outside, nothing)
-    states[1:, 1] = states[1:, 0].flip(0, 2)
+    for side, each in enumerate((factor, factor.flip(0))):
+        states[1:, side, :, ::2] = each[..., :1]
+        states[1:, side, :, 1::2] = each[..., 1:] if side == 0 else each[..., 1:].flip(2)
     if outside is not None:
         # a short sample, reversed, waits where it begins until its steps come
         states[1:, 1] = torch.where(outside.flip(0), begin[1], states[1:, 1])
-    skip = torch.zeros_like(begin)
-    skip[0, :, 1::2] = differs
-    skip[1, :, 3::2] = differs[:, 1:].flip(1)
+    skip = factor.new_zeros(2, batch, width + 2)
+    skip[0, :, 3::2] = differs
+    skip[1, :, 5::2] = differs[:, 1:].flip(1)
     return lattice, skip
 
 
-def _views(lattice: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    """Per step: the states, those one before each, those two before each."""
-    return lattice[..., 2:].unbind(0), lattice[..., 1:-1].unbind(0), lattice[..., :-2].unbind(0)
+def _lines(lattice: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    """Per step, in one dimension: the states, those one before each, those two before each.
+
+    What is before the first state of a sample are its two columns where nothing is, and these
+    multiply whatever is before them, the states of another sample, by nothing.
+    """
+    size = lattice[0].numel()
+    return tuple(
+        lattice.as_strided((len(lattice), size), (size, 1), 2 - back).unbind(0) for back in range(3)
+    )
 
 
 def _by_symbol(share: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from lossmith.engines.eligible import eager, transformed
 from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 
-# States of a step for each thread, below which torch's kernel, state by state, is the faster one.
-# It works in logarithms, whose errors float32 does not show, and float64 does.
+# States of a step for each thread, up to which torch's kernel, state by state, is faster. It leaves
+# out what is behind the end of a sample, as a walk cannot. It works in logarithms, whose errors
+# float32 does not show, and float64 does.
 FEW = 256
 
 
@@ -134,14 +135,15 @@ opaque.register_autograd(_opaque_pull, setup_context=_keep)
 def _by_torch(batch: Batch, wanted: bool, factor: Tensor | None) -> tuple[Tensor, ...] | None:
     """The losses and the gradient for a few states; None unless everything is finite."""
     scores, targets, steps, symbols, blank, logits = batch
-    states = len(targets) * (2 * targets.shape[1] + 1)
-    few = targets.numel() > 0 and states < FEW * min(len(targets), torch.get_num_threads())
-    if not (few and scores.dtype is torch.float32 and scores.device.type == "cpu"):
+    if not (targets.numel() and scores.dtype is torch.float32 and scores.device.type == "cpu"):
+        return None
+    lengths = steps.tolist(), symbols.tolist()
+    states = sum(step * (2 * symbol + 1) for step, symbol in zip(*lengths, strict=True))
+    if states > FEW * len(scores) * min(len(targets), torch.get_num_threads()):
         return None
     wide = scores.double()
     if logits:
         wide = wide.log_softmax(2)
-    lengths = steps.tolist(), symbols.tolist()
     value, alpha = torch._ctc_loss(wide, targets, *lengths, blank, False)
     if not wanted:
         return (value,) if math.isfinite(value.sum().item()) else None
