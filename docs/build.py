@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import lossmith
+from lossmith.bench import cold, results
 from lossmith.bench import page as benchmarks
-from lossmith.bench import results
 from lossmith.bench.catalogue import FAMILIES
 from lossmith.reproduce import page as findings
 
@@ -84,9 +84,12 @@ def pages() -> dict[str, str]:
         for document in documents
         if benchmarks.growing(document)
     }
+    first = json.loads((RESULTS / "cold_start.json").read_text(encoding="utf-8"))
     return {
         "catalogue.md": catalogue(list(lossmith.cards().values())),
-        "benchmarks.md": benchmarks.markdown(documents, "images/benchmarks"),
+        "benchmarks.md": "\n".join(
+            [benchmarks.markdown(documents, "images/benchmarks"), cold.markdown(first)]
+        ),
         "reproduced.md": findings.markdown(json.loads(RECORD.read_text(encoding="utf-8"))),
         **plots,
     }

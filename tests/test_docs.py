@@ -1,6 +1,7 @@
 """The pages in docs/ say what the library does."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -51,6 +52,7 @@ def test_the_page_of_benchmarks_follows_the_kept_results(
 ) -> None:
     kept = build.RESULTS / "one_pass.json"
     (tmp_path / "one_pass.json").write_text(kept.read_text().replace('"huber"', '"hubris"'))
+    (tmp_path / "cold_start.json").write_text((build.RESULTS / "cold_start.json").read_text())
     monkeypatch.setattr(build, "RESULTS", tmp_path)
     pages = build.pages()
     made = {"catalogue.md", "benchmarks.md", "reproduced.md", "images/benchmarks/one_pass.svg"}
@@ -66,3 +68,11 @@ def test_the_page_of_reproductions_follows_its_record(
     monkeypatch.setattr(build, "RECORD", tmp_path / "reproduced.json")
     build.RECORD.write_text(kept.replace("square-loss", "round-loss"), encoding="utf-8")
     assert "## round-loss" in build.pages()["reproduced.md"]
+
+
+def test_the_examples_of_the_engines_run(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "engines.md").read_text(), re.DOTALL)
+    exec(compile(example, "docs/engines.md", "exec"), {})
+    rows, plain = capsys.readouterr().out.splitlines()
+    assert rows.startswith("rows: ")
+    assert plain.startswith("plain: 1100 elements")

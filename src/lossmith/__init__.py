@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lossmith import report as report
     from lossmith import reproduce as reproduce
     from lossmith import see as see
+    from lossmith import tabular as tabular
     from lossmith import targets as targets
     from lossmith import teach as teach
     from lossmith import train as train
@@ -771,6 +772,7 @@ _MODULES = {
     "report",
     "reproduce",
     "see",
+    "tabular",
     "targets",
     "teach",
     "train",

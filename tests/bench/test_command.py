@@ -6,6 +6,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from lossmith.bench import cold
 from lossmith.bench.limits import Limits
 from lossmith.cli import main
 
@@ -54,6 +55,7 @@ def test_a_file_holds_all_documents_and_a_folder_one_file_each(tmp_path):
         (["speed"], "ROW must be a family or a row of --list, got 'speed'"),
         (["huber", "--json", "results"], "--json must be a file for a part of a family"),
         (["huber", "--without", "tensorflow"], "--without must be a peer"),
+        (["huber", "--cold-start"], "--cold-start must stand without rows, got 'huber'"),
     ],
 )
 def test_wrong_words_are_one_line_and_code_2(words, message):
@@ -66,3 +68,37 @@ def test_wrong_words_are_one_line_and_code_2(words, message):
 def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--device" in run("huber", "--device", "cuda").stderr
+
+
+def test_first_calls_are_medians_over_programs(tmp_path, monkeypatch):
+    seconds = iter(range(1, 100))
+    folders = []
+
+    def program(folder, done):
+        done()
+        folders.append(folder)
+        return [next(seconds) for _ in range(3)]
+
+    monkeypatch.setattr(cold, "_program", program)
+    done = run("--cold-start", "--json", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "cold_start.json").read_text())
+    # programs give 1 2 3, 4 5 6; then 7 8 9, 10 11 12; then 13 14 15, 16 17 18
+    assert list(found["seconds"].values()) == [7, 8, 10, 11, 12]
+    assert folders[0] == folders[1] != folders[2]  # the second finds what the first left
+    assert "no kernel on disk" in done.stdout
+    assert f"| {cold.SITUATIONS[0]} | 7 |" in cold.markdown(found)
+
+
+def test_a_program_that_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(cold, "CHILD", "raise SystemExit('there is no compiler')")
+    done = run("--cold-start")
+    assert done.exit_code == 2
+    assert "a program to be measured failed: there is no compiler" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_program_measures_its_calls(tmp_path):
+    first, other, again = cold._program(str(tmp_path), lambda: None)
+    assert first > again
+    assert other > again

@@ -7,13 +7,15 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+import lossmith
 from lossmith.choose import choose
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
 from lossmith.choose.guards import calibration_error, guards
-from lossmith.choose.messages import messages, say
-from lossmith.choose.metric import resolve
+from lossmith.choose.messages import messages, say, translate
+from lossmith.choose.metric import DEFAULTS, resolve
 from lossmith.choose.outcome import Result
+from lossmith.choose.shortlist import shortlist
 from lossmith.cli import main
 
 RNG = np.random.default_rng(0)
@@ -163,7 +165,23 @@ def test_every_message_says_the_same_values_in_every_language():
         assert english == chinese, key
 
 
+def test_chinese_advice_is_that_of_the_card():
+    for key, texts in messages().items():
+        if key.startswith("advice."):
+            assert lossmith.card(key.removeprefix("advice.")).use_when == texts["en"]
+
+
 def test_a_message_keeps_the_texts_of_the_data():
     said = say("guard.class", share=0.5, name="{evil}", truth=0.25)
     assert "'{evil}'" in said
     assert said.to("zh").startswith("50% 的预测是 '{evil}'")
+
+
+@pytest.mark.parametrize("name", ["wine", "diabetes", "breast_cancer", "randhie"])
+def test_reasons_and_refusals_speak_chinese(name):
+    diagnosis = examine(load(name))
+    entered = shortlist(diagnosis, resolve(DEFAULTS[diagnosis.kind]))
+    said = [reason for one in entered.candidates for reason in one.reasons]
+    said += [one.reason for one in entered.refusals]
+    for sentence in said:
+        assert re.search("[\u4e00-\u9fff]", translate(sentence, "zh")), sentence

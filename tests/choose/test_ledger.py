@@ -134,10 +134,13 @@ def test_a_folder_holds_one_plan(tmp_path):
         choose("stackloss", **{**ASKED, "folds": "3x1"}, out=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["plan.json", "results"])
-def test_a_folder_of_something_else_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("plan.json", "must hold what a tournament wrote"), ("results", "to keep results in")],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path, name, message):
     (tmp_path / name).write_text("no plan")
-    with pytest.raises(DataError, match="must be one to keep results in"):
+    with pytest.raises(DataError, match=message):
         choose("stackloss", **ASKED, out=tmp_path)
 
 

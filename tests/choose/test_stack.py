@@ -10,8 +10,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lossmith
-from lossmith.choose.networks import Body, build
+from lossmith.choose.networks import build
 from lossmith.choose.stack import Stack
+from lossmith.tabular.networks import Body
 
 
 class Plain(nn.Module):

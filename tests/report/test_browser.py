@@ -15,7 +15,7 @@ from lossmith.report import render
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs Chromium on the path")
 PHONE = 390
-LONG = "a" * 200
+LONG = "a" * 10_000
 # The page in a frame as wide as a phone; the title says how wide it wants to be.
 FRAME = """<!DOCTYPE html><meta charset="utf-8"><body>
 <iframe style="border:0;width:{width}px;height:800px" srcdoc="{page}"></iframe>

@@ -9,7 +9,11 @@ import pytest
 from lossmith.choose import choose
 from lossmith.report import render, write
 
-EVIL = "<script>alert(1)</script>"
+EVIL = (
+    "<script>alert(1)</script></style></svg></title><!-- \"><img src=x onerror='alert(2)'> "
+    "]]> &lt; {{ 7 }} \x00\x01\x1b[2J\x7f\x85\r\n\u202e"
+)
+ENDLESS = "n" * 10_000
 
 
 class Elements(HTMLParser):
@@ -17,11 +21,12 @@ class Elements(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.links = set(), []
+        self.tags, self.links, self.handlers = set(), [], []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
         self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v[:1] != "#"]
 
 
@@ -29,16 +34,28 @@ class Elements(HTMLParser):
 def evil():
     rng = np.random.default_rng(0)
     target = np.where(rng.random(90) < 0.5, EVIL, "$a_{b$")
-    table = pd.DataFrame({EVIL: rng.standard_normal(90), "t" + EVIL: target})
+    names = {EVIL: rng.standard_normal(90), ENDLESS: rng.choice([EVIL, ENDLESS, "'"], 90)}
+    table = pd.DataFrame({**names, "t" + EVIL: target})
     return choose(
         table, "t" + EVIL, metric="accuracy", losses="hinge_loss", folds="3x1", epochs=3, trials=1
     )
 
 
-def test_markup_in_names_and_cells_stays_text(evil):
-    text = render(evil)
-    assert "script" not in Elements(text).tags
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_markup_in_names_and_cells_stays_text(evil, language):
+    text = render(evil, language)
+    found = Elements(text)
+    assert not found.tags & {"script", "img"}
+    assert found.handlers == []
     assert "&lt;script&gt;" in text
+    assert text.count("</style>") == text.count("<style")
+    assert len(text) < 1_000_000
+
+
+def test_characters_that_nobody_sees_are_shown(evil):
+    text = render(evil)
+    assert [one for one in text if not one.isprintable() and one != "\n"] == []
+    assert "\\x1b[2J\\x7f\\x85\\r" in text
 
 
 def test_nothing_is_loaded_from_elsewhere(evil):

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 
 import lossmith
-from lossmith.train.skorch import LossClassifier, probabilities
+from lossmith.train.skorch import LossNeuralNetClassifier, probabilities
 
 
 def _data(load) -> tuple[np.ndarray, np.ndarray]:
@@ -16,10 +16,12 @@ def _data(load) -> tuple[np.ndarray, np.ndarray]:
     return StandardScaler().fit_transform(X).astype("float32"), y.astype("int64")
 
 
-def _fit(load, criterion, outputs: int, **options) -> tuple[LossClassifier, np.ndarray, np.ndarray]:
+def _fit(
+    load, criterion, outputs: int, **options
+) -> tuple[LossNeuralNetClassifier, np.ndarray, np.ndarray]:
     X, y = _data(load)
     torch.manual_seed(0)
-    net = LossClassifier(
+    net = LossNeuralNetClassifier(
         torch.nn.Linear,
         module__in_features=X.shape[1],
         module__out_features=outputs,

@@ -1,10 +1,14 @@
 """What a loss costs: seconds of one training step, measured side by side."""
 
 import time
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
+from lossmith.choose.estimators import make
 from lossmith.choose.features import features
+from lossmith.choose.folds import Cell
 from lossmith.choose.heads import fit_head, residual_scale
 from lossmith.choose.metric import AMOUNTS
 from lossmith.choose.networks import build
@@ -13,14 +17,24 @@ from lossmith.choose.stack import Stack
 from lossmith.choose.training import Batches, Contestant, Losses
 from lossmith.choose.work import Work
 
+Array = NDArray[Any]
 ROUNDS = 8
+
+
+def _seconds(one: Any, name: str, x: Array, y: Array, cell: Cell) -> float:
+    """Of one fit of an estimator, on all threads together."""
+    made = make(one, name, cell.seed)
+    started = time.process_time()
+    made.fit(x[cell.fit], y[cell.fit])
+    return time.process_time() - started
 
 
 def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
     """Seconds of a step and mean number of epochs of a fit, for each loss that has scores.
 
     Steps are those of one network on one thread, the losses in turn, and the fastest of eight
-    counts, so that a busy machine does not favour any of them.
+    counts, so that a busy machine does not favour any of them. An estimator takes
+    one step, its fit.
 
     Args:
         work: What was done.
@@ -30,6 +44,11 @@ def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
     cell = work.plan.cells[0]
     x = features(work.table, cell)[None]
     y = work.diagnosis.target
+    if work.estimators is not None:
+        return {
+            one.label: (_seconds(work.estimators[one.label], one.label, x[0].numpy(), y, cell), 1.0)
+            for _, one in done
+        }
     scale = residual_scale(x, y, [cell]) if work.diagnosis.kind in AMOUNTS else None
     rows = next(iter(Batches([cell], work.settings)))
     runs: list[tuple[Stack, Losses]] = []

@@ -1,5 +1,6 @@
 """Read a table from a file or from the bundled sets, and refuse what cannot be learned from."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from lossmith.choose.messages import say
 
 FEWEST_ROWS = 20
 MOST_LEVELS = 20
+# What float32 can hold, with room for squares of what is standardised
+MOST = 1e30
 
 
 @dataclass(frozen=True)
@@ -125,23 +128,38 @@ def load(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    if not path.exists():
-        sets = ", ".join(sorted(BUNDLED))
-        raise DataError(f"DATA must be a file that exists or one of {sets}, got {str(path)!r}")
+    if not path.is_file():
+        sets, found = ", ".join(sorted(BUNDLED)), "a folder, " * path.is_dir()
+        rule = f"be a file that exists or one of {sets}"
+        raise DataError(f"DATA must {rule}, got {found}{str(path)!r}")
     if path.suffix.lower() in {".parquet", ".pq"}:
         try:
             return pd.read_parquet(path)
         except (ValueError, OSError) as error:
             raise DataError(f"{path} must be a Parquet file, reading it failed: {error}") from None
+    columns: list[str] = []
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             header = pd.read_csv(lines, header=None, nrows=1, dtype=str).iloc[0]
+        columns = [str(column) for column in header]
+        if any("\0" in column for column in columns):
+            raise DataError(f"{path} must be a CSV file, got zero bytes, as in binary files")
         # checked here because read_csv would rename the second of two equal columns
-        _refuse_duplicates([str(column) for column in header])
-        return pd.read_csv(path, encoding="utf-8-sig")
+        _refuse_duplicates(columns)
+        with warnings.catch_warnings():
+            # rows longer than the header, of which pandas would drop what is too much
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, encoding="utf-8-sig", index_col=False)
+    except pd.errors.ParserWarning:
+        rule = f"have as many values in each row as names in the header, which has {len(columns)}"
+        raise DataError(f"{path} must {rule}, got rows with more") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} must hold a header and rows, got an empty file") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
+    except UnicodeDecodeError as error:
+        byte, place = error.object[error.start], error.start
+        rule = "be a CSV file in UTF-8"
+        raise DataError(f"{path} must {rule}, got byte 0x{byte:02x} at place {place}") from None
+    except (pd.errors.ParserError, OSError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise DataError(f"{path} must be a CSV file, reading it failed: {reason}") from None
 
@@ -163,6 +181,7 @@ def check(name: str, frame: pd.DataFrame, target: str | None, aside: Sequence[st
         raise DataError(f"target must be a column of {name} ({_some(columns)}), got {target!r}")
     if len(frame) < FEWEST_ROWS:
         raise DataError(f"data must have at least {FEWEST_ROWS} rows, got {len(frame)}")
+    _refuse_huge(frame, target)
     frame = frame.replace([np.inf, -np.inf], np.nan)
     empty = np.flatnonzero(frame.isna().all(axis=1).to_numpy())
     if len(empty):
@@ -202,6 +221,22 @@ def check(name: str, frame: pd.DataFrame, target: str | None, aside: Sequence[st
         aside=frame[list(aside)],
         left=frame.drop(columns=[*features, target, *aside]),
     )
+
+
+def _refuse_huge(frame: pd.DataFrame, target: str) -> None:
+    """Infinite features count as missing; an infinite target, or a huge number, is a mistake."""
+    for column in frame:
+        values = frame[column]
+        if not pd.api.types.is_float_dtype(values):
+            continue
+        size = np.abs(values.to_numpy(dtype=float, na_value=np.nan))
+        wrong = size > MOST if column == target else (size > MOST) & np.isfinite(size)
+        if wrong.any():
+            place = int(wrong.argmax())
+            raise DataError(
+                f"column {column!r} must hold numbers up to {MOST:.0e}, got {values.iloc[place]} "
+                f"in row {_line(place)}"
+            )
 
 
 def _feature(column: pd.Series, notes: list[str]) -> pd.Series | None:

@@ -166,6 +166,11 @@ def _given(target: pd.Series, kind: str) -> tuple[Kind, str]:
         raise DataError(f"target must be numeric for the task {kind}, got {target.iloc[0]!r}")
     if kind == "binary" and target.nunique() != 2:
         raise DataError(f"target must have 2 values for the task binary, got {target.nunique()}")
+    if kind == "count":
+        wrong = target[(target < 0) | (target != target.round())]
+        if len(wrong):
+            rule = "hold whole numbers from 0 up for the task count"
+            raise DataError(f"target must {rule}, got {wrong.iloc[0]:g}")
     if kind == "positive" and target.min() <= 0:
         raise DataError(f"target must be above 0 for the task positive, got {target.min():g}")
     if kind == "proportion" and not target.between(0, 1).all():

@@ -7,3 +7,7 @@ class DataError(ValueError):
 
 class OutsideDomain(DataError):
     """The data lie outside the domain of every loss that was asked for; exit code 3."""
+
+
+class FolderError(OSError):
+    """The folder of results cannot be written to, as on a full disk; exit code 1."""

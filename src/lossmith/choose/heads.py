@@ -12,9 +12,8 @@ from torch import Tensor
 from lossmith.choose.folds import Cell
 from lossmith.choose.metric import Metric
 from lossmith.choose.shortlist import Candidate
-
-# Turns a median absolute deviation into the standard deviation of a normal distribution.
-MAD_TO_SD = 1.4826
+from lossmith.tabular.coding import AMOUNTS_OF
+from lossmith.tabular.scale import residual_scale as scale_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,7 @@ class Head:
         """Predicted amounts, ``(cells, rows)``."""
         if self.candidate.coding == "standard":
             return self.mean + self.unit * seen
-        inverse = {"identity": lambda x: x, "log": torch.exp, "logit": torch.sigmoid}
-        return inverse[self.candidate.link](seen)
+        return AMOUNTS_OF[self.candidate.link](seen)
 
     def predict(self, output: Tensor, metric: Metric) -> NDArray[Any]:
         """What the metric wants: amounts, labels, scores or probabilities."""
@@ -113,23 +111,17 @@ def fit_head(
 def residual_scale(x: Tensor, target: NDArray[Any], cells: Sequence[Cell]) -> Tensor:
     """Robust scale of the residuals of each cell's training rows, ``(cells, 1)``.
 
-    The residuals are those of a ridge regression, the closed form of the squared error: so no
-    loss has to wait for the training of another one.
-
     Args:
         x: Standardised features of each cell, ``(cells, rows, width)``.
         target: The target column, ``(rows,)``.
         cells: The cells.
     """
-    scales: list[float] = []
-    for features, cell in zip(x.double().numpy(), cells, strict=True):
-        rows, y = features[cell.fit], target[cell.fit] - target[cell.fit].mean()
-        weights = np.linalg.solve(rows.T @ rows + np.eye(rows.shape[1]), rows.T @ y)
-        residual = y - rows @ weights
-        mad = float(np.median(np.abs(residual - np.median(residual))))
-        # more than half the rows fitted exactly: fall back on the ordinary deviation
-        scales.append(MAD_TO_SD * mad or float(residual.std()) or 1.0)
-    return _column(scales)
+    return _column(
+        [
+            scale_of(features[cell.fit], target[cell.fit], np.ones(len(cell.fit)))
+            for features, cell in zip(x.double().numpy(), cells, strict=True)
+        ]
+    )
 
 
 def _column(numbers: list[float]) -> Tensor:

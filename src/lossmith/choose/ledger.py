@@ -2,13 +2,14 @@
 
 Everything is written aside and then linked, so that it is whole or absent and the first writer
 wins. ``claims/KEY`` is a lease: it names its owner, is kept alive by touching it and taken over
-when it is stale. ``results/KEY.json`` is a commit: synchronised before it is linked. Work may be
-done twice after a death; it is committed once. Any number of processes or machines may share the
-folder.
+when it is stale. ``results/KEY.json`` is a commit: synchronised before it is linked, and sealed
+with a hash of its content, so that damage on the disk is found. Work may be done twice after a
+death; it is committed once. Any number of processes or machines may share the folder.
 """
 
 import base64
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -23,7 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lossmith.choose.errors import DataError, FolderError
+
 LEASE = 30.0
+SEAL = ', "sha256": "'
 
 
 class Ledger:
@@ -39,8 +43,9 @@ class Ledger:
         self.claims, self.results, self.aside = (
             self.folder / name for name in ("claims", "results", "aside")
         )
-        for path in (self.claims, self.results, self.aside):
-            path.mkdir(parents=True, exist_ok=True)
+        with self._writing():
+            for path in (self.claims, self.results, self.aside):
+                path.mkdir(parents=True, exist_ok=True)
         self._seen: dict[str, Any] = {}
 
     def keys(self) -> set[str]:
@@ -50,7 +55,7 @@ class Ledger:
     def read(self, key: str) -> dict[str, Any]:
         """A result; a committed one never changes, so it is read once."""
         if key not in self._seen:
-            self._seen[key] = json.loads((self.results / f"{key}.json").read_text("utf-8"))
+            self._seen[key] = read(self.results / f"{key}.json")
         return self._seen[key]
 
     def commit(self, key: str, record: dict[str, Any]) -> bool:
@@ -60,29 +65,46 @@ class Ledger:
     def pledge(self, plan: dict[str, Any]) -> dict[str, Any]:
         """Write the plan unless there is one; the plan that holds."""
         path = self.folder / "plan.json"
-        self._publish(path, plan)
-        return json.loads(path.read_text("utf-8"))
+        if not path.exists():  # a complete tournament can be read where nothing can be written
+            self._publish(path, plan)
+        return read(path)
 
     def _publish(self, path: Path, record: dict[str, Any]) -> bool:
         aside = self.aside / _unique()
-        with aside.open("x", encoding="utf-8") as file:
-            json.dump(record, file, allow_nan=True)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            return False
-        finally:
-            aside.unlink()
-        _synchronise(path.parent)
+        with self._writing():
+            try:
+                with aside.open("x", encoding="utf-8") as file:
+                    file.write(_sealed(path, record))
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.link(aside, path)
+            except FileExistsError:
+                return False
+            finally:
+                aside.unlink(missing_ok=True)
+            _synchronise(path.parent)
         return True
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """Trouble with the folder in one line; a path that is no folder is another matter."""
+        try:
+            yield
+        except (FileExistsError, NotADirectoryError):
+            raise
+        except OSError as error:
+            raise FolderError(
+                f"the folder {str(self.folder)!r} cannot be written to: {error.strerror}; what is "
+                "in it stays, and the same command goes on from there"
+            ) from None
 
     @contextmanager
     def claim(self, key: str) -> Generator[bool]:
         """Hold the lease of a piece of work for the block; False if another one holds it."""
         path = self.claims / key
-        if not self._take(path):
+        with self._writing():
+            mine = self._take(path)
+        if not mine:
             yield False
             return
         over = threading.Event()
@@ -93,14 +115,16 @@ class Ledger:
         finally:
             over.set()
             beat.join()
-            if _owner(path) == _me():  # another one may have taken it over while we slept
-                path.unlink(missing_ok=True)
+            # another one may have taken it over while we slept; what cannot be given back goes cold
+            with contextlib.suppress(OSError):
+                if _owner(path) == _me():
+                    path.unlink(missing_ok=True)
 
     def _take(self, path: Path) -> bool:
         for _ in range(2):
             aside = self.aside / _unique()
-            aside.write_text(_me(), "utf-8")
             try:
+                aside.write_text(_me(), "utf-8")
                 os.link(aside, path)
             except FileExistsError:
                 if not self._stale(path, _owner(path)):
@@ -112,7 +136,7 @@ class Ledger:
             else:
                 return True
             finally:
-                aside.unlink()
+                aside.unlink(missing_ok=True)
         return False
 
     def _stale(self, path: Path, owner: str) -> bool:
@@ -122,7 +146,7 @@ class Ledger:
         of machines differ.
         """
         host, _, process = owner.rpartition(" ")
-        if host == socket.gethostname() and not _alive(int(process)):
+        if host == socket.gethostname() and process.isdigit() and not _alive(int(process)):
             return True
         try:
             touched = path.stat().st_mtime
@@ -136,7 +160,7 @@ class Ledger:
 
     def _beat(self, path: Path, over: threading.Event) -> None:
         while not over.wait(self.lease / 3):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # a claim that cannot be touched goes cold
                 os.utime(path)
 
     def finish(self) -> None:
@@ -144,10 +168,40 @@ class Ledger:
         # what the living have at hand stays: another machine may be doing the last cell once more
         left = [(path, " ".join(path.name.split(" ")[:2])) for path in self.aside.iterdir()]
         left += [(path, _owner(path)) for path in self.claims.iterdir()]
-        for path, owner in left:
-            if self._stale(path, owner):
-                path.unlink(missing_ok=True)
-        (self.folder / "complete").touch()
+        with contextlib.suppress(OSError):  # the results are there, whether it can be said or not
+            for path, owner in left:
+                if self._stale(path, owner):
+                    path.unlink(missing_ok=True)
+            (self.folder / "complete").touch()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a file of the folder holds.
+
+    A damaged file is not made again in silence: a disk that lost one may have lost others.
+
+    Raises:
+        DataError: If it is not what was written.
+    """
+    body, _, seal = path.read_bytes().rpartition(SEAL.encode())
+    if seal != _seal(path, body) + b'"}':
+        raise DataError(
+            f"{str(path)!r} must hold what a tournament wrote into it, got {path.stat().st_size} "
+            "bytes of something else: if it is damaged, delete it, and the same command makes it "
+            "again"
+        )
+    record: dict[str, Any] = json.loads(body + b"}")
+    return record
+
+
+def _sealed(path: Path, record: dict[str, Any]) -> str:
+    """A record as JSON that ends in a hash of the rest and of its name."""
+    body = json.dumps(record, allow_nan=True)[:-1]
+    return body + SEAL + _seal(path, body.encode()).decode() + '"}'
+
+
+def _seal(path: Path, body: bytes) -> bytes:
+    return hashlib.sha256(path.name.encode() + body).hexdigest().encode()
 
 
 def _unique() -> str:
@@ -160,7 +214,7 @@ def _me() -> str:
 
 def _owner(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return ""
 

@@ -1,4 +1,7 @@
-"""What the workbench says, in English and Chinese: every sentence is in ``messages.toml``."""
+"""What the workbench says, in English and Chinese: every sentence is in ``messages.toml``.
+
+What the cards advise is theirs to say in English, and in ``advice.toml`` in Chinese.
+"""
 
 import tomllib
 from collections.abc import Iterable
@@ -57,8 +60,32 @@ def _made(key: str, values: dict[str, Any]) -> Sentence:
     return said
 
 
+def advice(name: str, english: str) -> str:
+    """When to use a loss: as its card says it, and in Chinese where that is known."""
+    key = f"advice.{name}"
+    return say(key) if key in messages() else english
+
+
+def worded(english: str, **values: Any) -> str:
+    """The message with this English text, or the text alone if there is none."""
+    key = _keys().get(english)
+    if key is not None:
+        return say(key, **values)
+    return english.format(**values) if values else english
+
+
+@cache
+def _keys() -> dict[str, str]:
+    return {texts["en"]: key for key, texts in messages().items()}
+
+
 @cache
 def messages() -> dict[str, dict[str, str]]:
     """All messages: key, language, text with places for values."""
-    text = files("lossmith.choose").joinpath("messages.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    advised = {f"advice.{name}": texts for name, texts in _table("advice").items()}
+    return _table("messages") | advised
+
+
+def _table(name: str) -> dict[str, dict[str, str]]:
+    path = files("lossmith.choose").joinpath(f"{name}.toml")
+    return tomllib.loads(path.read_text(encoding="utf-8"))

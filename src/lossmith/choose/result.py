@@ -32,13 +32,15 @@ class Choice:
         shortlist: Candidates and refusals.
         plan: The cells.
         settings: How every loss was trained.
-        model: Name of the network that was trained, or what a factory of the user builds.
+        model: Name of the network that was trained, or what a factory of the user builds, or the
+            estimators that were fitted.
         seed: The seed.
         tournament: The results.
         outcome: What may be concluded.
         costs: Seconds of a step and mean number of epochs of each loss.
         command: The command that repeats the run.
         versions: Versions of Python and of the packages that the numbers depend on.
+        networks: Whether networks were trained, whose losses and courses can be drawn.
     """
 
     data: Table
@@ -55,6 +57,7 @@ class Choice:
     costs: dict[str, tuple[float, float]]
     command: str
     versions: dict[str, str]
+    networks: bool = True
 
     @property
     def verdict(self) -> str:

@@ -2,7 +2,7 @@
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,25 @@ from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
+from lossmith.choose.estimators import Estimators, enter
+from lossmith.choose.executors import EXECUTORS
 from lossmith.choose.folds import plan
 from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
-from lossmith.choose.networks import MODELS, Model, describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import judge
 from lossmith.choose.work import Work
 from lossmith.choose.worker import Progress
+from lossmith.tabular.networks import MODELS, Model
 
+LIMITS = {
+    "epochs": (1, 100_000),
+    "trials": (1, 1000),
+    "seed": (0, 2**31 - 1),
+    "jobs": (1, 1000),
+}
 PACKAGES = ("lossmith", "torch", "numpy", "scikit-learn", "scipy", "pandas")
 
 
@@ -70,11 +78,12 @@ def choose(
     group: str | None = None,
     time: str | None = None,
     epochs: int | None = None,
-    model: str | Model = "mlp",
+    model: str | Model | Estimators = "mlp",
     trials: int = 8,
     seed: int = 0,
     out: str | Path | None = None,
     jobs: int = 1,
+    executor: str = "processes",
     progress: Progress = lambda label, share: None,
 ) -> Choice:
     """Let the losses that fit the data compete on them, and say what may be concluded.
@@ -98,18 +107,25 @@ def choose(
         folds: ``"10x3"`` is three repeats of ten folds; None takes that, or less for many rows.
         group: Column whose values must not be torn between training and test rows.
         time: Column of numbers or dates; then the past predicts the future.
-        epochs: Most passes over the training rows, ``>= 1``; None takes 100, or less for many rows.
+        epochs: Most passes over the training rows, 1 to 100,000; None takes 100, or less for many
+            rows.
         model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
             factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
             ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
             Losses share initial weights and batch orders, not what a module draws in its forward
-            pass, as dropout does.
-        trials: Step sizes and options tried for each loss on held-out rows, ``>= 1``.
-        seed: Seed of folds, initial weights and batch orders.
+            pass, as dropout does. Or estimators of scikit-learn by name, or functions that make
+            them, the baseline first: they compete in place of ``losses``, fitted to what a network
+            would be trained on, with the cell's seed as ``random_state`` where they have none;
+            ``epochs`` and ``trials`` are their own affair.
+        trials: Step sizes and options tried for each loss on held-out rows, 1 to 1000.
+        seed: Seed of folds, initial weights and batch orders, 0 to ``2**31 - 1``.
         out: Folder that keeps every result, so that the same call goes on after an interruption
             and other processes can help; None keeps nothing.
-        jobs: Processes on this machine, ``>= 1``. A script that asks for more than one needs the
-            usual ``if __name__ == "__main__":``.
+        jobs: Processes at work, 1 to 1000, of which this is one. A script that asks for more than
+            one needs the usual ``if __name__ == "__main__":``.
+        executor: Who starts the others: ``"processes"`` on this machine, or ``"ray"`` on the
+            cluster that the environment variable RAY_ADDRESS names, else on a Ray of its own. All
+            machines of a cluster must see the folder ``out``.
         progress: Called with the name of a loss and the share of its training that is done.
 
     Returns:
@@ -133,28 +149,38 @@ def choose(
         kind = diagnosis.kind
         judged_by, why = resolve(DEFAULTS[kind]), say(f"metric.why.{kind}")
         reason = say("metric.default", kind=say(f"kind.{kind}"), why=why)
-    if epochs is not None and epochs < 1:
-        raise DataError(f"epochs must be >= 1, got {epochs}")
-    if trials < 1:
-        raise DataError(f"trials must be >= 1, got {trials}")
-    if jobs < 1:
-        raise DataError(f"jobs must be >= 1, got {jobs}")
+    given = {"trials": trials, "seed": seed, "jobs": jobs}
+    for name, value in (given if epochs is None else {"epochs": epochs, **given}).items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise DataError(f"{name} must be a whole number from {low} to {high}, got {value}")
+    if executor not in EXECUTORS:
+        raise DataError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
+    if executor != "processes" and jobs < 2:
+        raise DataError(f"jobs must be >= 2 for the executor {executor}, got {jobs}: one is here")
     if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
-    entries = shortlist(diagnosis, judged_by, losses)
+    estimators = model if isinstance(model, Mapping) else None
+    if estimators is not None and losses != "auto":
+        raise DataError("losses must be auto if model names the contestants, got names")
+    entries = shortlist(diagnosis, judged_by, losses) if estimators is None else enter(estimators)
     grouped, timed = (None if name is None else table.aside[name] for name in (group, time))
     cells = plan(diagnosis, folds, seed, grouped, timed)
+    settings = Settings(epochs=epochs or _epochs(diagnosis.rows), trials=trials)
+    if estimators is not None:
+        settings = Settings(epochs=1, trials=1)
     work = Work(
         table=table,
         diagnosis=diagnosis,
         metric=judged_by,
         candidates=entries.candidates,
         plan=cells,
-        settings=Settings(epochs=epochs or _epochs(diagnosis.rows), trials=trials),
-        model=model,
+        settings=settings,
+        model="mlp" if isinstance(model, Mapping) else model,
+        estimators=estimators,
         versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
     )
-    outcome = complete(work, out, jobs, progress=progress)
+    outcome = complete(work, out, jobs, EXECUTORS[executor], progress=progress)
     words = ["lossmith", "choose", table.name, "--target", table.target_name]
     words += ["--metric", judged_by.name, "--task", diagnosis.reading]
     words += ["--losses", losses if isinstance(losses, str) else ",".join(losses)]
@@ -171,13 +197,14 @@ def choose(
         shortlist=entries,
         plan=cells,
         settings=work.settings,
-        model=describe(model, table.features.shape[1]),
+        model=work.words,
         seed=seed,
         tournament=outcome,
         outcome=judge(outcome, diagnosis, judged_by, cells, table.features[table.text]),
         costs=costs(work, outcome),
         command=shlex.join(words),
         versions=work.versions,
+        networks=estimators is None,
     )
 
 
@@ -188,7 +215,7 @@ def tournament(x: Any, y: Any, **asked: Any) -> Choice:
         x: Features, ``(rows, columns)``: a DataFrame, an array or a tensor.
         y: Target, ``(rows,)``.
         **asked: As for :func:`lossmith.choose.choose`: ``metric``, ``losses``, ``folds``,
-            ``model``, ``trials``, ``out``, ``jobs`` and the others.
+            ``model``, ``trials``, ``out``, ``jobs``, ``executor`` and the others.
 
     Returns:
         The choice: ``.verdict`` in words, ``.table`` with one loss in each row, ``.cells`` with one

@@ -3,9 +3,8 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,14 +12,13 @@ from torch import Tensor
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.errors import DataError, OutsideDomain
 from lossmith.choose.findings import TASKS
+from lossmith.choose.messages import advice, join, messages, say, worded
 from lossmith.choose.metric import AMOUNTS, Metric
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
 from lossmith.core.catalogue import cards
-from lossmith.core.domain import ClassIndex, Domain, Interval, Labels, Simplex
+from lossmith.tabular.coding import Coding, Unfit, code_amounts, code_classes, encode
 
-# How the loss sees the target: amounts standardised or as they are; classes as index, 0/1 or -1/1.
-Coding = Literal["standard", "raw", "index", "zero_one", "sign"]
 BASELINES = {
     "continuous": "mse_loss",
     "count": "mse_loss",
@@ -69,11 +67,7 @@ class Candidate:
         if self.coding in ("standard", "raw"):
             return torch.as_tensor(target, dtype=torch.float32)
         index = torch.as_tensor(target, dtype=torch.int64)
-        if self.coding == "index":
-            return index
-        flags = index if self.width == 0 else torch.nn.functional.one_hot(index, self.width)
-        coded = flags.to(torch.float32)
-        return 2 * coded - 1 if self.coding == "sign" else coded
+        return encode(index, self.coding, self.width)
 
 
 @dataclass(frozen=True)
@@ -90,10 +84,6 @@ class Shortlist:
 
     candidates: tuple[Candidate, ...]
     refusals: tuple[Refusal, ...]
-
-
-class _Unfit(Exception):
-    """Why a card cannot serve."""
 
 
 def shortlist(
@@ -124,10 +114,12 @@ def shortlist(
             candidate = _candidate(_known(name), diagnosis, metric)
             twin = _twin(candidate, fit, diagnosis)
             if twin is not None:
-                raise _Unfit(f"its gradient is that of {twin.label} up to one factor per batch")
+                raise Unfit(
+                    "its gradient is that of {loss} up to one factor per batch", loss=twin.label
+                )
             fit.append(candidate)
-        except _Unfit as reason:
-            refusals.append(Refusal(name, str(reason)))
+        except Unfit as reason:
+            refusals.append(Refusal(name, worded(reason.template, **reason.values)))
     if not fit or fit[0].name != baseline:
         reason = next(refusal.reason for refusal in refusals if refusal.name == baseline)
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
@@ -154,24 +146,33 @@ def _known(name: str) -> Card:
 
 def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
     if not set(card.tasks) & _tasks(diagnosis):
-        raise _Unfit(f"it is for {' and '.join(card.tasks)}, the target is {diagnosis.kind}")
+        tasks = join(card.tasks, "gap.and")
+        raise Unfit(
+            "it is for {tasks}, the target is {kind}",
+            tasks=tasks,
+            kind=say(f"kind.{diagnosis.kind}"),
+        )
     if card.tensors != ("input", "target"):
-        raise _Unfit(f"it takes {', '.join(card.tensors)}, not one output and one target")
+        raise Unfit(
+            "it takes {tensors}, not one output and one target", tensors=", ".join(card.tensors)
+        )
     if card.coupling not in ("element", "row"):
-        raise _Unfit("it is one value of a whole batch, not one of each row")
+        raise Unfit("it is one value of a whole batch, not one of each row")
     if not card.differentiable:
-        raise _Unfit("its gradient is 0 almost everywhere")
+        raise Unfit("its gradient is 0 almost everywhere")
     assert card.function is not None
     for key, parameter in inspect.signature(card.function).parameters.items():
         if key not in card.tensors and parameter.default is inspect.Parameter.empty:
-            raise _Unfit(f"its option {key} has no default")
+            raise Unfit("its option {name} has no default", name=key)
     coding, width = _coding(card, diagnosis)
     if diagnosis.kind in AMOUNTS and card.link not in ("identity", "log", "logit"):
-        raise _Unfit("its card names no way from the output to a prediction")
+        raise Unfit("its card names no way from the output to a prediction")
     probabilities = (width == 0 and card.link == "logit") or card.link == "softmax"
     scores_rows = metric.needs == "score" and len(diagnosis.classes) > 2
     if (metric.needs == "probability" or scores_rows) and not probabilities:
-        raise _Unfit(f"{metric.name} needs probabilities and this loss gives scores only")
+        raise Unfit(
+            "{metric} needs probabilities and this loss gives scores only", metric=metric.name
+        )
     options: dict[str, Any] = {}
     if metric.quantile is not None and "quantile" in card.options:
         options["quantile"] = metric.quantile
@@ -194,64 +195,41 @@ def _candidate(card: Card, diagnosis: Diagnosis, metric: Metric) -> Candidate:
 
 def _coding(card: Card, diagnosis: Diagnosis) -> tuple[Coding, int]:
     """How the loss sees the target, and the number of outputs it wants."""
-    signature = card.signatures[0]
-    source, target = signature.tensors["input"], signature.tensors["target"]
-    if not _unbounded(source):
-        raise _Unfit(f"its input must {source.rule}, which a network's raw output does not")
+    way = card.signatures[0]
     if diagnosis.kind in AMOUNTS:
-        if source.dims != target.dims or len(source.dims) != 1 or not isinstance(target, Interval):
-            raise _Unfit("it does not take one number as output and one as target")
-        if _unbounded(target) and card.link == "identity":
-            return "standard", 0
-        for value in (float(diagnosis.target.min()), float(diagnosis.target.max())):
-            if not target.contains(value):
-                raise _Unfit(f"target must {target.rule}, got {value:g}")
-        return "raw", 0
-    classes = len(diagnosis.classes)
-    if isinstance(target, ClassIndex):
-        return "index", classes
-    if isinstance(target, Simplex):
-        return "zero_one", classes
-    width = 0 if classes == 2 else classes
-    if isinstance(target, Labels):
-        return ("sign" if min(target.values) < 0 else "zero_one"), width
-    if isinstance(target, Interval) and target.contains(0.0) and target.contains(1.0):
-        return "zero_one", width
-    raise _Unfit(f"target must {target.rule}, and classes do not")
-
-
-def _unbounded(domain: Domain) -> bool:
-    if not isinstance(domain, Interval):
-        return False
-    return domain.low == -np.inf and domain.high == np.inf
+        low, high = float(diagnosis.target.min()), float(diagnosis.target.max())
+        return code_amounts(way, card.link, low, high), 0
+    return code_classes(way, len(diagnosis.classes))
 
 
 def _reasons(card: Card, diagnosis: Diagnosis, metric: Metric, agrees: bool) -> tuple[str, ...]:
     reasons: list[str] = []
     if card.name == BASELINES[diagnosis.kind]:
-        reasons.append("the baseline")
+        reasons.append(say("reason.baseline"))
     if agrees:
-        reasons.append(f"elicits the {card.elicits}, which {metric.name} asks for")
+        reasons.append(say("reason.asked", what=_functional(card.elicits), metric=metric.name))
     elif card.elicits and metric.asks_for:
-        reasons.append(f"elicits: {card.elicits}; {metric.name} asks for: {metric.asks_for[0]}")
-    reasons += [
-        f"the data speak for it ({finding.code})"
-        for finding in diagnosis.findings
-        if card.name in finding.speaks_for
-    ]
-    reasons += [
-        f"the data speak against it ({finding.code})"
-        for finding in diagnosis.findings
-        if card.name in finding.speaks_against
-    ]
-    return (*reasons, f"use when: {card.use_when}")
+        what, asked = _functional(card.elicits), _functional(metric.asks_for[0])
+        reasons.append(say("reason.other", what=what, metric=metric.name, asked=asked))
+    for key, names in (("reason.for", "speaks_for"), ("reason.against", "speaks_against")):
+        reasons += [
+            say(key, code=finding.code)
+            for finding in diagnosis.findings
+            if card.name in getattr(finding, names)
+        ]
+    return (*reasons, say("reason.use", text=advice(card.name, card.use_when)))
+
+
+def _functional(elicits: str | None) -> str:
+    key = f"functional.{elicits}"
+    return say(key) if key in messages() else str(elicits)
 
 
 def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) -> Tensor:
     """Unit vector along the gradient on a fixed probe; ``unit`` measures the residuals.
 
     Raises:
-        _Unfit: If the loss fails on targets of this kind.
+        Unfit: If the loss fails on targets of this kind.
     """
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(diagnosis.rows, (64,), generator=generator)
@@ -267,9 +245,9 @@ def _direction(candidate: Candidate, diagnosis: Diagnosis, unit: float = 1.0) ->
         value = candidate.function(output, target, **candidate.options)
         (gradient,) = torch.autograd.grad(value, output)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise _Unfit(f"it fails on this target: {error}") from None
+        raise Unfit("it fails on this target: {error}", error=str(error)) from None
     if not gradient.isfinite().all():
-        raise _Unfit("its gradient on this target is not finite")
+        raise Unfit("its gradient on this target is not finite")
     return gradient.flatten() / gradient.norm().clamp(min=1e-30)
 
 
@@ -300,7 +278,7 @@ def _pick(fit: list[Candidate], diagnosis: Diagnosis) -> tuple[list[Candidate], 
         best = max(others, key=lambda one: _promise(one, picked, diagnosis))
         others.remove(best)
         picked.append(best)
-    reason = f"not among the first {MOST_CANDIDATES} for these data; name it to enter it"
+    reason = say("refuse.late", count=MOST_CANDIDATES)
     return picked, [Refusal(one.label, reason) for one in others]
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from lossmith.choose.data import load
 from lossmith.choose.errors import DataError
 from lossmith.choose.result import Choice
 from lossmith.choose.statistics import holm
@@ -54,6 +55,19 @@ class Suite:
             f"{start}cannot tell which is better than the baseline, though the losses do not rank "
             f"alike (Friedman p = {self.friedman:.2g})."
         )
+
+
+def ready(names: Sequence[str]) -> None:
+    """Refuse a suite before anything is trained.
+
+    Raises:
+        DataError: If there are fewer than five sets, or one of them cannot be used.
+    """
+    if (found := len(set(names))) < FEWEST_SETS:
+        rule = f"have at least {FEWEST_SETS} different data sets"
+        raise DataError(f"a suite must {rule}, got {found}")
+    for name in names:
+        load(name)
 
 
 def collect(done: Sequence[Choice]) -> Suite:

@@ -12,8 +12,9 @@ from torch import Tensor
 from lossmith.choose.folds import Cell
 from lossmith.choose.heads import Head
 from lossmith.choose.metric import Metric
-from lossmith.choose.networks import Model, build
+from lossmith.choose.networks import build
 from lossmith.choose.stack import Optimiser, Stack
+from lossmith.tabular.networks import Model
 
 Tick = Callable[[float], None]
 

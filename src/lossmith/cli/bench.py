@@ -21,6 +21,7 @@ from lossmith.cli.options import Unusable
 @click.option("--json", "path", metavar="PATH", help="File to write, or folder: a file per family.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="A GPU, if there is one.")
 @click.option("--small", is_flag=True, help="Tiny sizes: to see that all runs.")
+@click.option("--cold-start", is_flag=True, help="Measure first calls with a compiler instead.")
 @click.option("--without", multiple=True, metavar="PEER", help="Leave out a peer, like compile.")
 def bench(
     rows: tuple[str, ...],
@@ -29,6 +30,7 @@ def bench(
     path: str | None,
     device: str | None,
     small: bool,
+    cold_start: bool,
     without: tuple[str, ...],
 ) -> None:
     """Measure losses and their peers: time, memory, error, and the distance to the limit.
@@ -38,6 +40,11 @@ def bench(
     """
     from lossmith.bench.catalogue import chosen, families
 
+    if cold_start:
+        if rows:
+            raise Unusable(f"--cold-start must stand without rows, got {rows[0]!r}")
+        _first_calls(path)
+        return
     try:
         parts = chosen(rows)
     except ValueError as error:
@@ -97,6 +104,25 @@ def bench(
         for (name, dtype), measured in tables.items():
             console.print(table(name, dtype, measured))
     console.print(LEGEND, style="dim", highlight=False)
+
+
+def _first_calls(path: str | None) -> None:
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.progress import Progress
+
+    from lossmith.bench import cold
+    from lossmith.bench.results import write
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("programs", total=2 * cold.ROUNDS)
+        try:
+            found = cold.cold_start(lambda: progress.advance(task))
+        except RuntimeError as error:
+            raise Unusable(str(error)) from None
+    if path is not None:
+        write(Path(path) if path.endswith(".json") else Path(path) / "cold_start.json", found)
+    Console().print(Markdown(cold.markdown(found)))
 
 
 def _save(path: Path, documents: dict[str, dict[str, Any]]) -> None:

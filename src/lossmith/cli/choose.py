@@ -4,12 +4,13 @@ import json
 import math
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossmith.cli.options import DATA, JSON, TARGET, TASK, Unusable, complaints
+from lossmith.cli.options import DATA, JSON, TARGET, TASK, Unusable, complaints, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +41,16 @@ NO_WINNER, TERMINATED = 4, 143
     metavar="DIR",
     help="Keep every result here; the same command goes on where it was stopped.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes at work."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="Who starts them; RAY_ADDRESS names a cluster.",
+)
 @click.option(
     "--html",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -66,6 +76,7 @@ def choose(
     seed: int,
     out: Path | None,
     jobs: int,
+    executor: str,
     html: Path | None,
     lang: str,
     require_winner: bool,
@@ -89,6 +100,7 @@ def choose(
         "trials": trials,
         "seed": seed,
         "jobs": jobs,
+        "executor": executor,
     }
     # asked to end (by a scheduler, say), give back the claims
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
@@ -114,12 +126,14 @@ def _run(data: str, target: str | None, asked: dict[str, Any]) -> "Choice":
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with complaints(), Progress(*columns, console=Console(stderr=True)) as bars:
+    bars = Progress(*columns, console=Console(stderr=True))
+    known: dict[str, int] = {}
+    with complaints(), ExitStack() as stack:
         from lossmith.choose import choose as run
 
-        known: dict[str, int] = {}
-
         def progress(label: str, share: float) -> None:
+            if not known:  # a complaint before the first bar is the only line
+                stack.enter_context(bars)
             if label not in known:
                 known[label] = bars.add_task(label, total=1.0)  # pyright: ignore[reportArgumentType]
             bars.update(known[label], completed=share)  # pyright: ignore[reportArgumentType]
@@ -129,6 +143,10 @@ def _run(data: str, target: str | None, asked: dict[str, Any]) -> "Choice":
 
 def _suite(names: list[str], out: Path | None, asked: dict[str, Any], *, as_json: bool) -> None:
     """A tournament on each data set, then one comparison over all of them."""
+    with complaints():
+        from lossmith.choose.suite import ready
+
+        ready(names)
     done = [
         _run(name, None, {**asked, "out": None if out is None else out / Path(name).name})
         for name in names
@@ -160,20 +178,19 @@ def _write_page(done: "Choice", path: Path, language: str) -> None:
 
 def _print(done: "Choice") -> None:
     from rich.console import Console
-    from rich.markup import escape
 
     console = Console(soft_wrap=True, highlight=False)
     if not console.is_terminal:
         console = Console(soft_wrap=True, highlight=False, width=PIPED_WIDTH)
-    console.print(f"[bold]{escape(done.verdict)}[/bold]\n")
-    console.print(escape(done.diagnosis.verdict))
+    console.print(f"[bold]{clean(done.verdict)}[/bold]\n")
+    console.print(clean(done.diagnosis.verdict))
     console.print(
-        f"Metric {escape(done.metric.name)} ({done.metric.direction}), {done.metric_reason}. "
+        f"Metric {clean(done.metric.name)} ({done.metric.direction}), {done.metric_reason}. "
         f"{done.plan.folds}x{done.plan.repeats} folds, at most {done.settings.epochs} epochs, "
         f"seed {done.seed}."
     )
     if done.plan.note:
-        console.print(f"Reduced: {escape(done.plan.note)}.")
+        console.print(f"Reduced: {clean(done.plan.note)}.")
     console.print(_table(done, odds=console.width >= PIPED_WIDTH))
     console.print(f"Predicting one constant: {done.metric.name} {done.constant:.4g}.")
     console.print(
@@ -183,9 +200,16 @@ def _print(done: "Choice") -> None:
     for label, guards in done.told.items():
         for guard in guards:
             mark = "Warning, " if guard.alarm else ""
-            console.print(escape(f"{mark}{label}: {guard.sentence}"))
+            console.print(clean(f"{mark}{label}: {guard.sentence}"))
     for refusal in done.shortlist.refusals:
-        console.print(escape(f"Not entered: {refusal.name}, {refusal.reason}"), style="dim")
+        console.print(clean(f"Not entered: {refusal.name}, {refusal.reason}"), style="dim")
+
+
+def clean(text: str) -> str:
+    """Text of the data as it is, for rich and for the terminal."""
+    from rich.markup import escape
+
+    return escape(plain(text))
 
 
 def _table(done: "Choice", *, odds: bool) -> "Table":

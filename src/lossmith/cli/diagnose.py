@@ -4,7 +4,7 @@ import json
 
 import click
 
-from lossmith.cli.options import DATA, JSON, TARGET, TASK, complaints
+from lossmith.cli.options import DATA, JSON, TARGET, TASK, complaints, plain
 
 
 @click.command()
@@ -32,9 +32,9 @@ def diagnose(data: str, target: str | None, task: str | None, as_json: bool) -> 
         }
         click.echo(json.dumps(content, indent=2))
         return
-    click.echo(found.verdict)
+    click.echo(plain(found.verdict))
     for finding in found.findings:
-        click.echo(f"- {finding.sentence}")
+        click.echo(plain(f"- {finding.sentence}"))
         if finding.speaks_for:
             click.echo(f"  speaks for: {', '.join(finding.speaks_for)}")
         if finding.speaks_against:

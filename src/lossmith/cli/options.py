@@ -16,6 +16,10 @@ TASK = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="Write JSON instead of text.")
 
 
+# Characters of a complaint; names in it may be of any length
+MOST = 1000
+
+
 class Outside(click.ClickException):
     """Data outside the domain of the losses that were asked for: one line, exit code 3."""
 
@@ -28,6 +32,16 @@ class Unusable(click.ClickException):
     exit_code = 2
 
 
+def plain(text: str) -> str:
+    """Text for a terminal, in one line: nothing in it that a terminal would obey."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def _line(error: Exception) -> str:
+    said = plain(str(error))
+    return said if len(said) <= MOST else f"{said[: MOST // 2]} ... {said[-MOST // 2 :]}"
+
+
 @contextmanager
 def complaints() -> Generator[None]:
     """Unusable data end in one line and exit code 2 or 3, failures of the run in exit code 1."""
@@ -36,8 +50,8 @@ def complaints() -> Generator[None]:
     try:
         yield
     except OutsideDomain as error:
-        raise Outside(str(error)) from None
+        raise Outside(_line(error)) from None
     except DataError as error:
-        raise Unusable(str(error)) from None
+        raise Unusable(_line(error)) from None
     except (TournamentFailed, OSError) as error:  # a full disk, say
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_line(error)) from None

@@ -1,13 +1,12 @@
 """``lossmith watch``: the table of a running tournament, without touching it."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from lossmith.cli.options import Unusable
+from lossmith.cli.options import Unusable, complaints, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,13 +25,14 @@ def watch(folder: Path, once: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    plan = _plan(folder)
     seen: dict[str, Any] = {}
     console = Console()
-    if once or not console.is_terminal:
-        console.print(_table(folder, plan, seen)[0])
-        return
-    with Live(console=console, refresh_per_second=4) as live:
+    with complaints():
+        plan = _plan(folder)
+        if once or not console.is_terminal:
+            console.print(_table(folder, plan, seen)[0])
+            return
+    with complaints(), Live(console=console, refresh_per_second=4) as live:
         while True:
             table, complete = _table(folder, plan, seen)
             live.update(table)
@@ -42,14 +42,13 @@ def watch(folder: Path, once: bool) -> None:
 
 
 def _plan(folder: Path) -> dict[str, Any]:
+    from lossmith.choose.ledger import read
+
     try:
-        plan: dict[str, Any] = json.loads((folder / "plan.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        plan = {}
-    if not {"data", "losses", "seeds", "metric"} <= set(plan):
+        return read(folder / "plan.json")
+    except (FileNotFoundError, NotADirectoryError):
         rule = "FOLDER must be one that lossmith choose --out wrote"
-        raise Unusable(f"{rule}, got {str(folder)!r}")
-    return plan
+        raise Unusable(f"{rule}, got {str(folder)!r}") from None
 
 
 def _table(folder: Path, plan: dict[str, Any], seen: dict[str, Any]) -> "tuple[Table, bool]":
@@ -57,14 +56,16 @@ def _table(folder: Path, plan: dict[str, Any], seen: dict[str, Any]) -> "tuple[T
     from rich.markup import escape
     from rich.table import Table
 
+    from lossmith.choose.ledger import read
+
     for path in (folder / "results").glob("*.json"):
         if path.name not in seen:  # a committed result never changes
-            seen[path.name] = json.loads(path.read_text("utf-8"))
+            seen[path.name] = read(path)
     total = len(plan["seeds"])
     working = len(list((folder / "claims").glob("*")))
     complete = (folder / "complete").exists()
     state = "complete" if complete else f"{working} at work; no ranking before the end"
-    table = Table(title=escape(f"{plan['data']}, {plan['metric']}: {state}"))
+    table = Table(title=escape(plain(f"{plan['data']}, {plan['metric']}: {state}")))
     table.add_column("loss")
     for name in ("trials", f"cells of {total}", f"{plan['metric']}, mean so far", "failed"):
         table.add_column(name, justify="right")

@@ -110,13 +110,15 @@ def one_pass(
             follow(before)
 
     fast.without_engine = call  # type: ignore[attr-defined]
+    fast.compiler = engine != "blocks"  # type: ignore[attr-defined]
     return fast
 
 
 def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Path:
     """How a call is computed with the ``"one_pass"`` engine, and why.
 
-    A loss over a softmax has an engine of its own, ``"rows"``, which serves in any case.
+    What :func:`one_pass` returned is computed with the engine that it was given. A loss over a
+    softmax has an engine of its own, ``"rows"``, which serves in any case.
 
     Args:
         loss: A loss of lossmith, a Module, or what :func:`one_pass` returned.
@@ -136,9 +138,10 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
         plain: 3 elements, and up to 32768 an engine gains nothing
     """
     seen: list[Path] = []
+    compiler = getattr(loss, "compiler", True)
 
     def record(call: Call) -> None:
-        seen.append(plan(call))
+        seen.append(plan(call, compiler=compiler))
 
     before = follow(record)
     try:

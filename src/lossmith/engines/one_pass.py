@@ -65,6 +65,18 @@ def missing_compiler(device: str) -> str:
     return "" if importlib.util.find_spec("triton") else "Triton is not installed"
 
 
+def failure(error: Exception) -> str:
+    """What a failed compiler is remembered by.
+
+    Memory that ran out is no fault of the compiler's: blocks would keep as much, and the next call
+    may fit. It is raised again.
+    """
+    on_cpu = "can't allocate memory" in str(error)  # there it is a plain RuntimeError
+    if on_cpu or isinstance(error, torch.OutOfMemoryError | MemoryError):
+        raise error
+    return f"the compiler failed ({type(error).__name__})"
+
+
 def plan(call: Call, *, compiler: bool = True) -> Path:
     """Decide how a call is computed."""
     if call.engine is not None:
@@ -106,7 +118,7 @@ def run(call: Call, *, compiler: bool = True) -> Tensor | None:
         try:
             slopes, value = _kernel(call, needs)(*bare)
         except Exception as error:  # whatever a compiler may raise; the next call takes blocks
-            _failed[_key(call)] = f"the compiler failed ({type(error).__name__})"
+            _failed[_key(call)] = failure(error)
             return run(call, compiler=compiler)
     else:
         done = in_blocks(call, bare, needs)

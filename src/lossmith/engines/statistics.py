@@ -18,7 +18,7 @@ from lossmith.core.route import Call
 from lossmith.engines import generated_label_maps as generated
 from lossmith.engines.eligible import eager, undefined
 from lossmith.engines.label_maps import LabelMaps
-from lossmith.engines.one_pass import Path, missing_compiler, run
+from lossmith.engines.one_pass import Path, failure, missing_compiler, run
 from lossmith.engines.passes import COLUMNS, Measure, Passes, pieces
 from lossmith.engines.pull import with_pull
 
@@ -108,7 +108,7 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
         """By hand from now on, whatever a compiler may raise; other errors are errors."""
         if path.how != "compiled":
             raise error
-        _failed[input.shape[1], input.dtype] = f"the compiler failed ({type(error).__name__})"
+        _failed[input.shape[1], input.dtype] = failure(error)
 
     try:
         value = passes.sums(*flat(input.detach(), target.detach()))

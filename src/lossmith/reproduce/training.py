@@ -6,8 +6,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lossmith.choose.networks import Model, build
+from lossmith.choose.networks import build
 from lossmith.choose.stack import Stack
+from lossmith.tabular.networks import Model
 
 # cost(outputs (n, outputs), targets (n, *)) -> costs, as many for each of the n rows
 Cost = Callable[[Tensor, Tensor], Tensor]

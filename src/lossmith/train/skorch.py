@@ -54,7 +54,7 @@ def probabilities(loss: Any) -> Callable[[Tensor], Tensor]:
     return LINKS[card.link]
 
 
-class LossClassifier(NeuralNetClassifier):
+class LossNeuralNetClassifier(NeuralNetClassifier):
     """``skorch.NeuralNetClassifier`` for lossmith losses.
 
     Probabilities follow the card of ``criterion``. Losses with a logit link get float targets of
@@ -71,9 +71,10 @@ class LossClassifier(NeuralNetClassifier):
 
     Example:
         >>> import numpy as np, torch, lossmith
-        >>> from lossmith.train.skorch import LossClassifier
+        >>> from lossmith.train.skorch import LossNeuralNetClassifier
         >>> _ = torch.manual_seed(0)
-        >>> net = LossClassifier(torch.nn.Linear, module__in_features=2, module__out_features=2,
+        >>> net = LossNeuralNetClassifier(
+        ...     torch.nn.Linear, module__in_features=2, module__out_features=2,
         ...     criterion=lossmith.CrossEntropyLoss, max_epochs=2, train_split=None, verbose=0)
         >>> X = np.array([[0.0, 1.0], [1.0, 0.0]], dtype="float32")
         >>> net.fit(X, np.array([0, 1])).predict_proba(X).sum(1)

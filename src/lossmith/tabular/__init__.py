@@ -1,0 +1,1 @@
+"""A small network on a table: what the tournament and the estimators have in common."""
