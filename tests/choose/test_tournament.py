@@ -51,6 +51,37 @@ def test_the_same_loss_twice_differs_by_exactly_nothing():
     assert (again.comparison.difference, again.word) == (0.0, "practically the same")
 
 
+class Dropping(torch.nn.Sequential):
+    def __init__(self, inputs, outputs):
+        hidden = torch.nn.Linear(inputs, 16)
+        super().__init__(hidden, torch.nn.Dropout(0.5), torch.nn.Linear(16, outputs))
+
+
+class DroppingOneByOne(Dropping):
+    """Control flow that looks at values, which no vmap can follow."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 if float(x.sum().detach()) < 1e9 else -1)
+
+
+@pytest.mark.parametrize("model", [Dropping, DroppingOneByOne])
+def test_the_same_loss_twice_meets_the_same_dropout(model):
+    """Beside a third loss, with another number of trials of its own, early stops and all."""
+
+    def again(found):
+        return (found[0], found[1], replace(found[0], name="again"))
+
+    work = replace(_work(again, epochs=6, trials=2), model=model)
+    work = replace(work, plan=plan(work.diagnosis, "3x1"))
+    first, _, second = complete(work).results
+    assert first.curves == replace(second.curves, loss=first.curves.loss)
+    np.testing.assert_array_equal(first.curves.loss, second.curves.loss)
+    np.testing.assert_array_equal(first.scores, second.scores)
+    np.testing.assert_array_equal(first.last, second.last)
+    np.testing.assert_array_equal(first.predictions, second.predictions)
+    assert (first.setting, first.epochs) == (second.setting, second.epochs)
+
+
 SGD = {"optimiser": "sgd", "rate": 0.02}
 
 

@@ -70,6 +70,12 @@ def cost(step: float, epochs: float, *, networks: bool = True) -> Guard:
     return Guard("cost", ratio, False, sentence)
 
 
+def memory(most: float, ratio: float) -> Guard:
+    """How many bytes a step takes, and how many times those of the baseline."""
+    sentence = say("guard.memory", size=most / 2**20, ratio=ratio)
+    return Guard("memory", most, False, sentence)
+
+
 def _degenerate(result: Result, diagnosis: Diagnosis, metric: Metric) -> list[Guard]:
     """Whether the predictions are nearly constant, or far too small or large in sum."""
     made: Any = result.predictions
