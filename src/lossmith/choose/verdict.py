@@ -123,8 +123,9 @@ def judge(
     ]
     adjusted = holm([comparison.p for comparison in comparisons])
     floor = [compare(_gain(one, outcome.constant, metric), rho, 0.0) for one in (base, *rivals)]
-    floor_p = holm([comparison.p for comparison in floor])
-    beats = [c.difference > 0 and p < SIGNIFICANT for c, p in zip(floor, floor_p, strict=True)]
+    # whether it is better, not whether it differs: one side of the distribution
+    floor_p = holm([one.p / 2 if one.difference > 0 else 1 - one.p / 2 for one in floor])
+    beats = [p < SIGNIFICANT for p in floor_p]
     standings = [_baseline(base, beats[0], guards(base, base, diagnosis, metric, texts))]
     said = _Speaker(name, base.scores, metric, rope, len(rivals), rho, plan.folds)
     for result, comparison, p, above in zip(rivals, comparisons, adjusted, beats[1:], strict=True):
@@ -273,8 +274,8 @@ def _overall(
     constant: NDArray[np.float64],
 ) -> tuple[Word, list[str], str | None]:
     if not any(one.beats_constant for one in standings):
-        level = float(constant.mean())
-        said = say("verdict.constant", metric=metric.name, level=level)
+        level, best = float(constant.mean()), standings[0].score
+        said = say("verdict.constant", metric=metric.name, level=level, best=best)
         return "cannot tell", [said], None
     better = [one for one in standings if one.word == "better" and one.beats_constant]
     if better:
