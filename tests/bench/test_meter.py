@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lossmith.bench.meter import peak_bytes, waits
+from lossmith.bench.meter import waits
+from lossmith.core.memory import peak_bytes
 
 CPU = torch.device("cpu")
 SIZE = 1 << 18  # elements of a MiB in float32

@@ -80,6 +80,10 @@ def test_losses_of_other_libraries_and_of_lossmith_compete() -> None:
     assert table.loc["net l1", "difference"] > 0
     page = render(done)
     assert "trees huber" in page
+    assert "Every estimator was fitted on the same folds" in page
+    assert "AdamW" not in page
+    assert "估计器" in render(done, "zh")
+    assert "processor time" in done.guards("net l1")[-1].sentence
     assert "Infinity" not in json.dumps(done.to_dict(), allow_nan=False)
 
 
@@ -111,7 +115,9 @@ def test_other_processes_help(tmp_path) -> None:
 
 def test_a_plan_names_parameters_and_no_places_in_memory() -> None:
     objective = boosting_objective("huber_loss", delta=30.0)
-    words = describe_estimators({"a": LGBMRegressor(objective=objective), "b": Failing})
+    own = LGBMRegressor(objective=lambda y, made: (made - y, 1.0 + 0 * y))
+    entered = {"a": LGBMRegressor(objective=objective), "b": Failing, "c": own}
+    words = describe_estimators(entered)
     assert "boosting_objective('huber_loss', delta=30.0)" in words
     assert "0x" not in words
     assert "max_depth" in words

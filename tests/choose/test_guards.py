@@ -149,7 +149,7 @@ def test_cost_counts_steps_and_epochs(winner):
     done = choose(path, "y", metric="mae", losses="l1_loss", folds="3x1", epochs=4, trials=1)
     assert done.cost("mse_loss") == 1.0
     assert 0.2 < done.cost("l1_loss") < 5.0
-    (step, epochs), (base, others) = done.costs["l1_loss"], done.costs["mse_loss"]
+    (step, epochs, _), (base, others, _) = done.costs["l1_loss"], done.costs["mse_loss"]
     assert done.cost("l1_loss") == pytest.approx(step * epochs / (base * others))
     assert epochs == np.mean(done.tournament.results[1].epochs)
     assert np.isnan(done.cost("mse_loss + shift"))

@@ -155,3 +155,69 @@ def test_150_small_models_train_many_times_faster_than_one_by_one():
 class _Mlp(nn.Sequential):
     def __init__(self, inputs, outputs, hidden=32):
         super().__init__(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
+class Dropping(Plain):
+    """Draws on the way."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.body.insert(1, nn.Dropout(0.5))
+
+
+class DroppingAndLooking(Dropping):
+    """Draws on the way, and cannot be run by vmap."""
+
+    def forward(self, x):
+        return self.body(x) if float(x.sum().detach()) < 1e9 else -self.body(x)
+
+
+class DroppingAtLength(Dropping):
+    """Draws what it needs itself, in place."""
+
+    def forward(self, x):
+        hidden = self.body[0](x)
+        return self.body[3](torch.tanh(hidden * torch.empty(8).bernoulli_(0.5)))
+
+
+def _drawing(factory, seeds):
+    initial = build(factory, 4, 1, [3]) * len(seeds)
+    rates = torch.full((len(seeds),), 0.01)
+    return Stack(initial, rates, 0.0, "adamw", torch.tensor(seeds))
+
+
+@pytest.mark.parametrize("factory", [Dropping, DroppingAndLooking, DroppingAtLength])
+def test_models_of_one_seed_draw_the_same_and_others_do_not(factory):
+    seeds = [5, 6, 5, 2**32 - 1, 6]
+    x = torch.randn(1, 20, 4).expand(5, -1, -1)
+    stack = _drawing(factory, seeds)
+    stack.probe(x[:, :2])
+    assert (stack.draws, bool(stack.sequential)) == (True, factory is DroppingAndLooking)
+    state = torch.get_rng_state()
+    first = stack(x).detach()
+    assert torch.equal(state, torch.get_rng_state())
+    for one in range(5):
+        for other in range(one):
+            assert torch.equal(first[one], first[other]) == (seeds[one] == seeds[other])
+    stack.step(stack(x).sum())
+    stack.steps, kept = 0, torch.tensor([1, 2])
+    now = stack(x)
+    stack.keep(kept)
+    assert torch.equal(now[kept], stack(x[kept]))  # whoever is beside
+    before = stack(x[kept])
+    stack.steps += 1
+    assert not torch.equal(before, stack(x[kept]))  # each step draws anew
+
+
+def test_what_is_drawn_is_the_same_one_by_one():
+    x, seeds = torch.randn(3, 20, 4), [5, 6, 5]
+    together, apart = _drawing(Dropping, seeds), _drawing(DroppingAndLooking, seeds)
+    for stack in (together, apart):
+        stack.probe(x[:, :2])
+    torch.testing.assert_close(together(x), apart(x))
+
+
+def test_what_draws_nothing_is_run_at_once():
+    stack = Stack(build(Plain, 4, 1, [0, 1]), torch.ones(2), 0.0, "adamw")
+    stack.probe(torch.ones(2, 2, 4))
+    assert not stack.draws

@@ -5,10 +5,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from lossmith.choose.data import load
+from lossmith.choose.diagnosis import examine
+from lossmith.choose.folds import Cell, Plan
 from lossmith.choose.metric import METRICS, resolve
+from lossmith.choose.outcome import Result, Tournament
 from lossmith.choose.selection import bbc, expected
+from lossmith.choose.shortlist import shortlist
 from lossmith.choose.statistics import cells_needed, compare, detectable_effect, holm
 from lossmith.choose.suite import compare_suite, signed_rank
+from lossmith.choose.verdict import judge
 
 
 def _differences_of_equal_models(rng, folds, repeats):
@@ -195,3 +201,48 @@ def test_signed_rank_probabilities_follow_the_sign_and_the_rope():
     assert signed_rank(-differences, 0.01)[2] == pytest.approx(better, abs=0.02)
     assert signed_rank(differences, 0.2)[1] > 0.99
     assert better + same + worse == pytest.approx(1.0)
+
+
+# Smallest effect found with 80 % power in units of the spread, for rho 1/9 and the level 0.05:
+# by quadrature of the power over the chi distribution of the spread, in mpmath
+FOUND = {10: 1.44716, 20: 1.18553, 60: 1.01813}
+
+
+def test_doubled_cells_find_what_the_quadrature_says():
+    found = compare(np.tile([1.0, -1.0], 5) * np.sqrt(0.9), 1 / 9, 0.1)
+    assert found.spread == pytest.approx(1.0)
+    assert found.detectable == pytest.approx(FOUND[10], rel=1e-4)
+    assert found.doubled == pytest.approx(FOUND[20], rel=1e-4)
+    assert detectable_effect(60, 1 / 9) == pytest.approx(FOUND[60], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seen", "more", "sentence"),
+    [
+        # 50 cells find 1.0349 and 60 find 1.0181, ten in each repeat
+        (1.03, 50, "about 50 more cells would show one as large as this"),
+        # 2.8 sqrt(1/9), which no number of repeats gets below, is 0.93
+        (0.5, None, "no number of repeats would show one as small as this, more rows would"),
+    ],
+)
+def test_the_verdict_says_how_many_more_cells_would_see_what(seen, more, sentence):
+    diagnosis, metric = examine(load("diabetes")), resolve("mae")
+    first, second = shortlist(diagnosis, metric, "l1_loss").candidates
+    made = np.linspace(0.0, 1.0, diagnosis.rows)
+    gains = seen + np.tile([1.0, -1.0], 5) * np.sqrt(0.9)  # of spread 1
+    results = tuple(
+        Result(one, one.label, scores=scores, predictions=made, repeats=made[None])
+        for one, scores in ((first, np.full(10, 100.0)), (second, 100.0 - gains))
+    )
+    outcome = Tournament(results, (), np.full(10, 150.0), np.arange(diagnosis.rows))
+    nine, one, none = np.arange(9), np.arange(1), np.arange(0)
+    ten = Plan(10, 1, tuple(Cell(0, nine, none, one, seed) for seed in range(10)))
+    verdict = judge(outcome, diagnosis, metric, ten)
+    standing = next(one for one in verdict.standings if one.label == second.label)
+    assert (standing.word, standing.more) == ("cannot tell", more)
+    # 100 is the baseline's score, so that units are percents
+    assert "finds a difference of 1.45 (1.4%) in 4 of 5 runs" in standing.sentence
+    assert f"10 more cells would find 1.19 (1.2%); {sentence}." in standing.sentence
+    assert "1.45 (1.4%) at best and 1.45 (1.4%) at worst" in verdict.sentence
+    assert "10 more cells would find 1.19 (1.2%) at best and 1.19 (1.2%) at" in verdict.sentence
+    assert "再多 10 个单元" in verdict.sentence.to("zh")

@@ -12,6 +12,7 @@ from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
 from lossmith.choose.folds import plan
+from lossmith.choose.heads import fit_head
 from lossmith.choose.metric import resolve
 from lossmith.choose.shortlist import shortlist
 from lossmith.choose.training import Settings
@@ -49,6 +50,52 @@ def test_the_same_loss_twice_differs_by_exactly_nothing():
     np.testing.assert_array_equal(first, second)
     again = next(one for one in verdict.standings if one.label == "again")
     assert (again.comparison.difference, again.word) == (0.0, "practically the same")
+
+
+class Dropping(torch.nn.Sequential):
+    def __init__(self, inputs, outputs):
+        hidden = torch.nn.Linear(inputs, 16)
+        super().__init__(hidden, torch.nn.Dropout(0.5), torch.nn.Linear(16, outputs))
+
+
+class DroppingOneByOne(Dropping):
+    """Control flow that looks at values, which no vmap can follow."""
+
+    def forward(self, x):
+        return super().forward(x) * (1 if float(x.sum().detach()) < 1e9 else -1)
+
+
+@pytest.mark.parametrize("model", [Dropping, DroppingOneByOne])
+def test_the_same_loss_twice_meets_the_same_dropout(model):
+    """Beside a third loss, with another number of trials of its own, early stops and all."""
+
+    def again(found):
+        return (found[0], found[1], replace(found[0], name="again"))
+
+    work = replace(_work(again, epochs=6, trials=2), model=model)
+    work = replace(work, plan=plan(work.diagnosis, "3x1"))
+    first, _, second = complete(work).results
+    assert first.curves == replace(second.curves, loss=first.curves.loss)
+    np.testing.assert_array_equal(first.curves.loss, second.curves.loss)
+    np.testing.assert_array_equal(first.scores, second.scores)
+    np.testing.assert_array_equal(first.last, second.last)
+    np.testing.assert_array_equal(first.predictions, second.predictions)
+    assert (first.setting, first.epochs) == (second.setting, second.epochs)
+
+
+def test_probabilities_are_those_that_the_loss_means_by_its_logits():
+    table, metric = load("wine"), resolve("log_loss")
+    diagnosis = examine(table, metric)
+    (plain,) = shortlist(diagnosis, metric, "cross_entropy").candidates
+    scaled = replace(plain, options={"logit_scale": 3.0})
+    cell = plan(diagnosis, "3x1").cells[0]
+    output = torch.randn(1, len(diagnosis.target), 3, dtype=torch.float64)
+    head = fit_head(scaled, diagnosis.target, [cell], None)
+    made = head.predict(output, metric)[0]
+    np.testing.assert_allclose(made, torch.softmax(3 * output[0], -1).numpy())
+    told = -np.log(made[np.arange(len(made)), diagnosis.target]).mean()
+    target = torch.as_tensor(diagnosis.target)
+    assert told == pytest.approx(scaled.function(output[0], target, logit_scale=3.0).item())
 
 
 SGD = {"optimiser": "sgd", "rate": 0.02}

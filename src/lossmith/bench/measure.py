@@ -12,8 +12,9 @@ from torch import Tensor
 from lossmith.bench.clock import clock_for, interleaved, ratio, summary
 from lossmith.bench.limits import Limits
 from lossmith.bench.machine import memory
-from lossmith.bench.meter import peak_bytes, waits
+from lossmith.bench.meter import waits
 from lossmith.bench.row import Absent, Dims, Direct, Loss, Peer, Row
+from lossmith.core.memory import peak_bytes
 
 OURS = "lossmith"
 # Above so many elements a reference in float64, made of plain operations, would not fit the memory

@@ -1,10 +1,13 @@
-"""What a loss costs: seconds of one training step, measured side by side."""
+"""What a loss costs: time and memory of one training step, measured side by side."""
 
+import contextlib
+import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lossmith.choose.estimators import make
 from lossmith.choose.features import features
@@ -16,21 +19,29 @@ from lossmith.choose.outcome import Tournament
 from lossmith.choose.stack import Stack
 from lossmith.choose.training import Batches, Contestant, Losses
 from lossmith.choose.work import Work
+from lossmith.core.memory import peak_bytes
 
 Array = NDArray[Any]
 ROUNDS = 8
 
 
-def _seconds(one: Any, name: str, x: Array, y: Array, cell: Cell) -> float:
-    """Of one fit of an estimator, on all threads together."""
-    made = make(one, name, cell.seed)
-    started = time.process_time()
-    made.fit(x[cell.fit], y[cell.fit])
-    return time.process_time() - started
+class Cost(NamedTuple):
+    """What a fit takes.
+
+    Attributes:
+        seconds: Of one step.
+        epochs: Mean number of epochs.
+        bytes: Most memory that a step takes at one time, beyond the network and its optimiser;
+            NaN for an estimator, and where another profiler runs, which would be in the way.
+    """
+
+    seconds: float
+    epochs: float
+    bytes: float
 
 
-def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
-    """Seconds of a step and mean number of epochs of a fit, for each loss that has scores.
+def costs(work: Work, outcome: Tournament) -> dict[str, Cost]:
+    """What a fit takes, for each loss that has scores.
 
     Steps are those of one network on one thread, the losses in turn, and the fastest of eight
     counts, so that a busy machine does not favour any of them. An estimator takes
@@ -46,7 +57,11 @@ def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
     y = work.diagnosis.target
     if work.estimators is not None:
         return {
-            one.label: (_seconds(work.estimators[one.label], one.label, x[0].numpy(), y, cell), 1.0)
+            one.label: Cost(
+                _seconds(work.estimators[one.label], one.label, x[0].numpy(), y, cell),
+                1.0,
+                math.nan,
+            )
             for _, one in done
         }
     scale = residual_scale(x, y, [cell]) if work.diagnosis.kind in AMOUNTS else None
@@ -63,14 +78,28 @@ def costs(work: Work, outcome: Tournament) -> dict[str, tuple[float, float]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.random.fork_rng(devices=[]):  # for models that draw numbers, as dropout does
-            for place, (stack, loss) in [*enumerate(runs)] * ROUNDS:
-                started = time.thread_time()
-                stack.step(loss(stack(x[:, rows[0]]), rows).sum())
-                seconds[place] = min(seconds[place], time.thread_time() - started)
+        for place, (stack, loss) in [*enumerate(runs)] * ROUNDS:
+            started = time.thread_time()
+            stack.step(loss(stack(x[:, rows[0]]), rows).sum())
+            seconds[place] = min(seconds[place], time.thread_time() - started)
+        memory = [_memory(stack, loss, x[:, rows[0]], rows) for stack, loss in runs]
     finally:
         torch.set_num_threads(threads)
     return {
-        result.label: (one, sum(result.epochs) / len(result.epochs))
-        for (_, result), one in zip(done, seconds, strict=True)
+        result.label: Cost(one, sum(result.epochs) / len(result.epochs), most)
+        for (_, result), one, most in zip(done, seconds, memory, strict=True)
     }
+
+
+def _memory(stack: Stack, loss: Losses, x: Tensor, rows: Tensor) -> float:
+    with contextlib.suppress(RuntimeError):
+        return peak_bytes(lambda: stack.step(loss(stack(x), rows).sum()), x.device)
+    return math.nan
+
+
+def _seconds(one: Any, name: str, x: Array, y: Array, cell: Cell) -> float:
+    """Of one fit of an estimator, on all threads together."""
+    made = make(one, name, cell.seed)
+    started = time.process_time()
+    made.fit(x[cell.fit], y[cell.fit])
+    return time.process_time() - started

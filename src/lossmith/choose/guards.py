@@ -62,10 +62,18 @@ def guards(
     return tuple(found)
 
 
-def cost(ratio: float, step: float, epochs: float) -> Guard:
+def cost(step: float, epochs: float, *, networks: bool = True) -> Guard:
     """How long a fit takes, in fits of the baseline."""
-    sentence = say("guard.cost", ratio=ratio, step=step, epochs=epochs)
+    ratio = step * epochs
+    words = {"ratio": ratio, "step": step, "epochs": epochs} if networks else {"ratio": ratio}
+    sentence = say("guard.cost" if networks else "guard.cost_fit", **words)
     return Guard("cost", ratio, False, sentence)
+
+
+def memory(most: float, ratio: float) -> Guard:
+    """How many bytes a step takes, and how many times those of the baseline."""
+    sentence = say("guard.memory", size=most / 2**20, ratio=ratio)
+    return Guard("memory", most, False, sentence)
 
 
 def _degenerate(result: Result, diagnosis: Diagnosis, metric: Metric) -> list[Guard]:

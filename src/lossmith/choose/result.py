@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lossmith.choose.cost import Cost
 from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
-from lossmith.choose.guards import DEGENERATE, Guard, cost
+from lossmith.choose.guards import DEGENERATE, Guard, cost, memory
 from lossmith.choose.metric import Metric
 from lossmith.choose.outcome import Tournament
 from lossmith.choose.shortlist import Shortlist
@@ -37,7 +38,7 @@ class Choice:
         seed: The seed.
         tournament: The results.
         outcome: What may be concluded.
-        costs: Seconds of a step and mean number of epochs of each loss.
+        costs: Time and memory of a step and mean number of epochs of each loss.
         command: The command that repeats the run.
         versions: Versions of Python and of the packages that the numbers depend on.
         networks: Whether networks were trained, whose losses and courses can be drawn.
@@ -54,7 +55,7 @@ class Choice:
     seed: int
     tournament: Tournament
     outcome: Verdict
-    costs: dict[str, tuple[float, float]]
+    costs: dict[str, Cost]
     command: str
     versions: dict[str, str]
     networks: bool = True
@@ -102,7 +103,7 @@ class Choice:
 
     def cost(self, label: str) -> float:
         """Time of a fit of a loss, in fits of the baseline; NaN for corrections and failures."""
-        return guard.value if (guard := self._cost(label)) else math.nan
+        return next((one.value for one in self._cost(label) if one.name == "cost"), math.nan)
 
     def guards(self, label: str) -> tuple[Guard, ...]:
         """All that a reader should know beside the score of a loss, its cost included.
@@ -111,14 +112,15 @@ class Choice:
             label: The loss as in the table.
         """
         one = next(one for one in self.outcome.standings if one.label == label)
-        extra = self._cost(label)
-        return one.guards if extra is None or one.word == "baseline" else (*one.guards, extra)
+        return one.guards if one.word == "baseline" else (*one.guards, *self._cost(label))
 
-    def _cost(self, label: str) -> Guard | None:
+    def _cost(self, label: str) -> list[Guard]:
         if label not in self.costs:
-            return None
-        step, epochs = np.divide(self.costs[label], self.costs[self.outcome.baseline])
-        return cost(float(step * epochs), float(step), float(epochs))
+            return []
+        mine = self.costs[label]
+        step, epochs, room = np.divide(mine, self.costs[self.outcome.baseline]).tolist()
+        found = [cost(step, epochs, networks=self.networks)]
+        return found if math.isnan(room) else [*found, memory(mine.bytes, room)]
 
     @property
     def told(self) -> dict[str, tuple[Guard, ...]]:
@@ -155,7 +157,8 @@ class Choice:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; numbers that do not exist are None.
 
-        The cost is left out, which is measured anew each time: the same call gives the same data.
+        The time is left out, which is measured anew each time: the same call gives the same data.
+        The memory is a count, and the same each time.
         """
         cells = {
             one.label: None if one.scores is None else one.scores.tolist()
@@ -185,6 +188,7 @@ class Choice:
                     one.label: {guard.name: guard.value for guard in one.guards}
                     for one in self.outcome.standings
                 },
+                "memory": {label: one.bytes for label, one in self.costs.items()},
                 "findings": self.diagnosis.table.to_dict(orient="records"),
                 "refusals": {one.name: one.reason for one in self.shortlist.refusals},
                 "folds": f"{self.plan.folds}x{self.plan.repeats}",
@@ -213,6 +217,8 @@ def _row(one: Standing, metric: str) -> dict[str, Any]:
         "same": comparison.same if comparison else math.nan,
         "worse": comparison.worse if comparison else math.nan,
         "won": comparison.won if comparison else math.nan,
+        "detectable": comparison.detectable if comparison else math.nan,
+        "more_cells": math.nan if one.more is None else one.more,
         "cells": 0 if one.result.scores is None else len(one.result.scores),
         "dropped": one.result.dropped,
         "default": _mean(one.result.default),

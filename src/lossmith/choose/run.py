@@ -112,11 +112,11 @@ def choose(
         model: ``"mlp"``, a linear path and one hidden layer of 32 units, or ``"linear"``, or a
             factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
             ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
-            Losses share initial weights and batch orders, not what a module draws in its forward
-            pass, as dropout does. Or estimators of scikit-learn by name, or functions that make
-            them, the baseline first: they compete in place of ``losses``, fitted to what a network
-            would be trained on, with the cell's seed as ``random_state`` where they have none;
-            ``epochs`` and ``trials`` are their own affair.
+            Losses share initial weights, batch orders and what a module draws in its forward pass,
+            as dropout does. Or estimators of scikit-learn by name, or functions that make them, the
+            baseline first: they compete in place of ``losses``, fitted to what a network would be
+            trained on, with the cell's seed as ``random_state`` where they have none; ``epochs``
+            and ``trials`` are their own affair.
         trials: Step sizes and options tried for each loss on held-out rows, 1 to 1000.
         seed: Seed of folds, initial weights and batch orders, 0 to ``2**31 - 1``.
         out: Folder that keeps every result, so that the same call goes on after an interruption

@@ -2,10 +2,15 @@
 
 The sum of the models' losses has, for each model, the gradient of its own loss, and AdamW works
 element by element. So training the stack is training each model alone, only faster.
+
+What a module draws in its forward pass, as dropout does, depends on the seed of the model and on
+the number of the step alone: models of one seed draw the same, whatever they are trained with and
+whoever is beside them.
 """
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state  # pyright: ignore[reportPrivateImportUsage]
@@ -20,10 +25,16 @@ class Stack:
     Attributes:
         sequential: Why the modules are run one by one instead of under ``vmap``; empty if they
             are not.
+        draws: Whether the modules draw numbers.
     """
 
     def __init__(
-        self, models: list[nn.Module], rates: Tensor, decay: float, optimiser: Optimiser
+        self,
+        models: list[nn.Module],
+        rates: Tensor,
+        decay: float,
+        optimiser: Optimiser,
+        seeds: Tensor | None = None,
     ) -> None:
         """Stack the modules.
 
@@ -32,6 +43,7 @@ class Stack:
             rates: Step size of each, ``(models,)``.
             decay: Decoupled weight decay.
             optimiser: ``"adamw"``, or ``"sgd"`` without momentum.
+            seeds: Seed of what each draws, ``(models,)`` whole numbers; None is 0 for all.
         """
         self.base = models[0]
         parameters, buffers = stack_module_state(models)
@@ -41,8 +53,9 @@ class Stack:
         self.moments = [
             (torch.zeros_like(one), torch.zeros_like(one)) for one in self.parameters.values()
         ]
+        self.seeds = torch.zeros(len(models), dtype=torch.int64) if seeds is None else seeds
         self.steps = 0
-        self.sequential = ""
+        self.sequential, self.draws = "", False
 
     def __len__(self) -> int:
         return len(self.rates)
@@ -55,10 +68,13 @@ class Stack:
         """
         kept = self.buffers
         self.buffers = {name: one.clone() for name, one in kept.items()}
-        try:
-            torch.autograd.grad(self(x).sum(), self.leaves, allow_unused=True)
-        except Exception as error:  # torch raises many kinds here, and each means the same
-            self.sequential = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        with torch.random.fork_rng(devices=[]):
+            before = torch.get_rng_state()
+            try:
+                torch.autograd.grad(self(x).sum(), self.leaves, allow_unused=True)
+            except Exception as error:  # torch raises many kinds here, and each means the same
+                self.sequential = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            self.draws = bool(self.sequential) or not torch.equal(before, torch.get_rng_state())
         self.buffers = kept
 
     @property
@@ -68,9 +84,38 @@ class Stack:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Outputs ``(models, rows, outputs)`` of features ``(models, rows, inputs)``."""
-        if self.sequential:
-            return self._one_by_one(x)
-        return torch.vmap(self._single, randomness="different")(self.parameters, self.buffers, x)
+        if not self.draws:
+            return self._at_once(self.parameters, self.buffers, x)
+        with torch.random.fork_rng(devices=[]):
+            return self._one_by_one(x) if self.sequential else self._seed_by_seed(x)
+
+    def _at_once(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor
+    ) -> Tensor:
+        return torch.vmap(self._single, randomness="same")(parameters, buffers, x)
+
+    def _seed(self, seed: int) -> None:
+        """Begin to draw for a model; hashed, as torch keeps 32 bits of a seed on the CPU."""
+        torch.manual_seed(int(np.random.SeedSequence([seed, self.steps]).generate_state(1)[0]))
+
+    def _seed_by_seed(self, x: Tensor) -> Tensor:
+        order = self.seeds.argsort(stable=True)
+        seeds, counts = (one.tolist() for one in self.seeds.unique(return_counts=True))
+        # split once: its backward is one cat, where a slice for each seed would make a gradient
+        # as large as the whole stack
+        parameters = {name: one[order].split(counts) for name, one in self.parameters.items()}
+        buffers = {name: one[order].split(counts) for name, one in self.buffers.items()}
+        outputs: list[Tensor] = []
+        for place, (seed, rows) in enumerate(zip(seeds, x[order].split(counts), strict=True)):
+            self._seed(seed)
+            outputs.append(
+                self._at_once(
+                    {name: one[place] for name, one in parameters.items()},
+                    {name: one[place] for name, one in buffers.items()},
+                    rows,
+                )
+            )
+        return torch.cat(outputs)[order.argsort()]
 
     def _single(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor
@@ -82,16 +127,17 @@ class Stack:
         # a gradient as large as the whole stack
         parameters = {name: one.unbind() for name, one in self.parameters.items()}
         buffers = {name: one.unbind() for name, one in self.buffers.items()}
-        return torch.stack(
-            [
+        outputs: list[Tensor] = []
+        for index, rows in enumerate(x.unbind()):
+            self._seed(int(self.seeds[index]))
+            outputs.append(
                 self._single(
                     {name: one[index] for name, one in parameters.items()},
                     {name: one[index] for name, one in buffers.items()},
                     rows,
                 )
-                for index, rows in enumerate(x.unbind())
-            ]
-        )
+            )
+        return torch.stack(outputs)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
@@ -131,4 +177,4 @@ class Stack:
         }
         self.buffers = {name: one[models] for name, one in self.buffers.items()}
         self.moments = [(mean[models], square[models]) for mean, square in self.moments]
-        self.rates = self.rates[models]
+        self.rates, self.seeds = self.rates[models], self.seeds[models]

@@ -33,6 +33,7 @@ class Comparison:
         won: Share of the cells in which the candidate scores better.
         detectable: Smallest difference that this design finds with 80 % power, at the level of
             the hardest step of Holm's adjustment.
+        doubled: The same for twice as many cells.
         cells: Number of cells.
         spread: Standard deviation of the differences over the cells.
     """
@@ -46,6 +47,7 @@ class Comparison:
     worse: float
     won: float
     detectable: float
+    doubled: float
     cells: int
     spread: float
 
@@ -86,6 +88,7 @@ def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Compa
             worse=float(mean < -rope),
             won=won,
             detectable=0.0,
+            doubled=0.0,
             cells=cells,
             spread=spread,
         )
@@ -106,6 +109,7 @@ def compare(advantage: Floats, rho: float, rope: float, tests: int = 1) -> Compa
         worse=worse,
         won=won,
         detectable=detectable_effect(cells, rho, alpha=0.05 / tests) * spread,
+        doubled=detectable_effect(2 * cells, rho, alpha=0.05 / tests) * spread,
         cells=cells,
         spread=spread,
     )

@@ -117,9 +117,7 @@ def train(
         A model for each contestant, step size and cell, in that order.
     """
     race = _Race(contestants, model, x, target, cells, metric, settings)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cells[0].seed)  # for models that draw numbers, as dropout does
-        race.run(tick)
+    race.run(tick)
     tick(1.0)
     found = iter(race.fitted)
     return [[[next(found) for _ in cells] for _ in one.rates] for one in contestants]
@@ -148,12 +146,13 @@ class _Race:
         self.fitted = [Fitted() for _ in self.owner]
         rates = torch.tensor([rate for one in contestants for rate in one.rates])
         width = max(1, contestants[0].head.candidate.width)
-        modules = build(model, x.shape[2], width, [cell.seed for cell in cells])
+        seeds = [cell.seed for cell in cells]
         self.stack = Stack(
-            modules * len(owners),
+            build(model, x.shape[2], width, seeds) * len(owners),
             rates.repeat_interleave(count),
             settings.decay,
             settings.optimiser,
+            torch.tensor(seeds * len(owners)),
         )
         self.stack.probe(x[self.cell, :2])
         self.losses = [Losses(one, self._cells_of(place)) for place, one in enumerate(contestants)]
@@ -309,8 +308,9 @@ def gradient_norms(
     A loss that refuses has norm NaN.
     """
     width = max(1, head.candidate.width)
-    modules = build(model, x.shape[2], width, [cell.seed for cell in cells])
-    stack = Stack(modules, torch.zeros(len(cells)), 0.0, "sgd")
+    seeds = [cell.seed for cell in cells]
+    modules = build(model, x.shape[2], width, seeds)
+    stack = Stack(modules, torch.zeros(len(cells)), 0.0, "sgd", torch.tensor(seeds))
     stack.probe(x[:, :2])
     loss = Losses(Contestant(head, (0.0,), torch.ones(len(cells))), torch.arange(len(cells)))
     norms: list[Tensor] = []

@@ -35,6 +35,9 @@ class Standing:
         result: What it did.
         score: Mean test score; NaN if it failed.
         comparison: Against the baseline; None for the baseline and for failures.
+        more: Cells, beyond those there are, that a difference as large as the one seen takes to be
+            found in 4 of 5 runs; 0 if these suffice, None if no number of repeats does or there
+            is no comparison.
         p: p-value of the comparison, adjusted by Holm for the number of candidates.
         beats_constant: Whether it beats the best constant, by the corrected test with Holm.
         word: The verdict in a word.
@@ -50,6 +53,7 @@ class Standing:
     word: Word
     sentence: str
     guards: tuple[Guard, ...]
+    more: int | None = None
 
     @property
     def label(self) -> str:
@@ -125,10 +129,11 @@ def judge(
     said = _Speaker(name, base.scores, metric, rope, len(rivals), rho, plan.folds)
     for result, comparison, p, above in zip(rivals, comparisons, adjusted, beats[1:], strict=True):
         word = _word(comparison, p, rope)
-        sentence = said.sentence(result.label, word, comparison, p)
+        more = said.more(comparison)
+        sentence = said.sentence(result.label, word, comparison, p, more)
         found = guards(result, base, diagnosis, metric, texts)
         score = float(np.mean(_scores(result)))
-        standings.append(Standing(result, score, comparison, p, above, word, sentence, found))
+        standings.append(Standing(result, score, comparison, p, above, word, sentence, found, more))
     # a mean over fewer cells is no place in a ranking
     standings.sort(key=lambda one: (one.result.dropped, metric.advantage(0.0, one.score)))
     failed = [
@@ -208,7 +213,9 @@ class _Speaker:
     rho: float
     fold: int
 
-    def sentence(self, name: str, word: Word, comparison: Comparison, p: float) -> str:
+    def sentence(
+        self, name: str, word: Word, comparison: Comparison, p: float, more: int | None
+    ) -> str:
         words: dict[str, Any] = {"name": name, "baseline": self.baseline, "rope": self.rope}
         words["effect"] = say(
             "verdict.effect",
@@ -233,16 +240,20 @@ class _Speaker:
             p=p,
             detectable=comparison.detectable,
             percent=self._percent(comparison.detectable),
-            more=self._more(comparison),
+            cells=comparison.cells,
+            doubled=comparison.doubled,
+            less=self._percent(comparison.doubled),
+            more=say("verdict.more_cells", more=more) if more else self._no_more(more),
         )
 
-    def _more(self, comparison: Comparison) -> str:
-        """How many cells would show a difference as large as the one that was seen."""
+    def more(self, comparison: Comparison) -> int | None:
+        """How many more cells find a difference as large as the one that was seen."""
         seen = abs(comparison.difference) / comparison.spread if comparison.spread else 0.0
         needed = cells_needed(seen, self.rho, self.fold, 0.05 / self.tests)
-        if needed is None:
-            return say("verdict.no_repeats")
-        return say("verdict.more_cells", more=max(self.fold, needed - comparison.cells))
+        return None if needed is None else max(0, needed - comparison.cells)
+
+    def _no_more(self, more: int | None) -> str:
+        return say("verdict.no_repeats" if more is None else "verdict.enough_cells")
 
     def _percent(self, difference: float) -> str:
         return _percent(difference, float(self.reference.mean()), self.metric)
@@ -283,8 +294,14 @@ def _overall(
         return "practically the same", [said, *aside], None
     if not rivals:
         return "cannot tell", [say("verdict.alone", baseline=baseline)], None
-    missed = [one.comparison.detectable for one in open_ if one.comparison]
+    left = [one.comparison for one in open_ if one.comparison]
     base = next(one.score for one in standings if one.word == "baseline")
-    low, high = (f"{end:.3g}{_percent(end, base, metric)}" for end in (min(missed), max(missed)))
-    said = say("verdict.none", baseline=baseline, metric=metric.name, low=low, high=high)
+
+    def ends(missed: list[float]) -> list[str]:
+        return [f"{end:.3g}{_percent(end, base, metric)}" for end in (min(missed), max(missed))]
+
+    low, high = ends([one.detectable for one in left])
+    less, most = ends([one.doubled for one in left])
+    words = {"low": low, "high": high, "less": less, "most": most, "cells": len(constant)}
+    said = say("verdict.none", baseline=baseline, metric=metric.name, **words)
     return "cannot tell", [said, *aside], None

@@ -249,7 +249,8 @@ def _record(work: Work, head: Head, fitted: Fitted, place: int, *, base: bool) -
     rivals: dict[str, Any] = {}
     if base:
         logits = head.candidate.link in ("logit", "softmax")
-        seen = best if metric.kinds == AMOUNTS else head.input(fitted.best[None])[0].numpy()
+        seen = head.logits(head.input(fitted.best[None]))[0].numpy()
+        seen = best if metric.kinds == AMOUNTS else seen
         if (other := rival(seen, y, cell.hold, metric, logits=logits)) is not None:
             name, made = other
             rivals[name] = {
