@@ -18,10 +18,10 @@ from lossmith.engines.eligible import eager, transformed
 from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 
-# States of a step for each thread, up to which torch's kernel, state by state, is faster. It leaves
-# out what is behind the end of a sample, as a walk cannot. It works in logarithms, whose errors
-# float32 does not show, and float64 does.
-FEW = 256
+# States of a step for each thread, up to which torch's kernel, state by state, beats a walk. That
+# takes all that a step may have, ended or not, a fourth as long for each. The kernel works in
+# logarithms, whose errors float32 does not show, and float64 does.
+FEW = 128
 
 
 class Batch(NamedTuple):
@@ -139,7 +139,8 @@ def _by_torch(batch: Batch, wanted: bool, factor: Tensor | None) -> tuple[Tensor
         return None
     lengths = steps.tolist(), symbols.tolist()
     states = sum(step * (2 * symbol + 1) for step, symbol in zip(*lengths, strict=True))
-    if states > FEW * len(scores) * min(len(targets), torch.get_num_threads()):
+    most = len(targets) * (2 * targets.shape[1] + 1)
+    if states > (FEW + most / 4) * len(scores) * min(len(targets), torch.get_num_threads()):
         return None
     wide = scores.double()
     if logits:

@@ -85,6 +85,8 @@ class LabelMaps:
             place, labels = slopes[rows, :, columns], target[rows, columns]
             if kept is None:
                 part = room.split(logits[rows, :, columns], labels, None)
+                if logits.dtype is room.work:  # as the first time, to the last digit
+                    part = room.take_apart(part.others.addcmul_(part.mark, part.own), labels)
             else:
                 part = room.take_apart(place, labels)
             spare, others, rest = part.spare, part.others, part.rest

@@ -37,14 +37,10 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
         return None
     place = index.unsqueeze(1)
     if input.dtype is torch.float32:  # torch's kernels, and a look at the targets
-        if short:
-            log_p = torch.log_softmax(input, 1)
-            if log_p.detach().gather(1, place).amax().item() < LIKELY:
-                return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL))
-        if input.numel() <= SMALL:
-            log_p = torch.log_softmax(input, 1, dtype=torch.float64)
-            if log_p.detach().gather(1, place).amax().item() < CERTAIN:
-                return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).float())
+        few = input.numel() <= SMALL  # then float64 costs less than a second attempt
+        log_p = torch.log_softmax(input, 1, dtype=torch.float64 if few else None)
+        if log_p.detach().gather(1, place).amax().item() < (CERTAIN if few else LIKELY):
+            return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).to(input.dtype))
     logits = input.detach()
     share = torch.softmax(logits, 1)
     own = share.gather(1, place)
