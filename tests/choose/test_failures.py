@@ -228,22 +228,27 @@ def test_machines_take_over_from_one_that_sleeps_and_one_that_dies(tmp_path):
     rng = random.Random(1)
     alpha, beta = start("alpha", 5), start("beta", -5)
     me, other = f"alpha {alpha.pid}", f"beta {beta.pid}"
-    held, asleep = wait(lambda: claims(me)), time.monotonic()
-    os.kill(alpha.pid, signal.SIGSTOP)
-    wait(lambda: held <= claims(other))
-    assert time.monotonic() - asleep > LEASE / 2  # a claim is touched every third of a lease
-    os.kill(alpha.pid, signal.SIGCONT)
-    wait(lambda: claims(other) - held)
-    time.sleep(0.1 * rng.random())
-    held = wait(lambda: claims(other))
-    beta.kill()
-    dead = time.monotonic()
-    wait(lambda: held & claims(me))
-    assert time.monotonic() - dead > LEASE / 2
-    again = start("beta", -5)
-    for one in (alpha, again):
-        one.join()
-        assert one.exitcode == 0
+    try:
+        held, asleep = wait(lambda: claims(me)), time.monotonic()
+        os.kill(alpha.pid, signal.SIGSTOP)
+        wait(lambda: held <= claims(other))
+        assert time.monotonic() - asleep > LEASE / 2  # a claim is touched every third of a lease
+        os.kill(alpha.pid, signal.SIGCONT)
+        # one that was taken just now, so that its work is not done yet
+        before = claims(other) | held
+        held = wait(lambda: claims(other) - before)
+        time.sleep(0.02 * rng.random())
+        beta.kill()
+        dead = time.monotonic()
+        wait(lambda: held & claims(me))
+        assert time.monotonic() - dead > LEASE / 2
+        again = start("beta", -5)
+        for one in (alpha, again):
+            one.join(timeout=120)
+            assert one.exitcode == 0
+    finally:
+        for one in multiprocessing.active_children():  # one that is stopped ends by no other means
+            one.kill()
     assert (tmp_path / "alpha").read_text() == (tmp_path / "beta").read_text() == expected
     names = [sorted(path.name for path in (one / "results").iterdir()) for one in (folder, whole)]
     assert names[0] == names[1]
