@@ -12,6 +12,7 @@ from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
 from lossmith.choose.folds import plan
+from lossmith.choose.heads import fit_head
 from lossmith.choose.metric import resolve
 from lossmith.choose.shortlist import shortlist
 from lossmith.choose.training import Settings
@@ -80,6 +81,21 @@ def test_the_same_loss_twice_meets_the_same_dropout(model):
     np.testing.assert_array_equal(first.last, second.last)
     np.testing.assert_array_equal(first.predictions, second.predictions)
     assert (first.setting, first.epochs) == (second.setting, second.epochs)
+
+
+def test_probabilities_are_those_that_the_loss_means_by_its_logits():
+    table, metric = load("wine"), resolve("log_loss")
+    diagnosis = examine(table, metric)
+    (plain,) = shortlist(diagnosis, metric, "cross_entropy").candidates
+    scaled = replace(plain, options={"logit_scale": 3.0})
+    cell = plan(diagnosis, "3x1").cells[0]
+    output = torch.randn(1, len(diagnosis.target), 3, dtype=torch.float64)
+    head = fit_head(scaled, diagnosis.target, [cell], None)
+    made = head.predict(output, metric)[0]
+    np.testing.assert_allclose(made, torch.softmax(3 * output[0], -1).numpy())
+    told = -np.log(made[np.arange(len(made)), diagnosis.target]).mean()
+    target = torch.as_tensor(diagnosis.target)
+    assert told == pytest.approx(scaled.function(output[0], target, logit_scale=3.0).item())
 
 
 SGD = {"optimiser": "sgd", "rate": 0.02}

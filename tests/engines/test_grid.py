@@ -9,7 +9,7 @@ from torch import Tensor
 
 import lossmith as lm
 from lossmith.core.grid import walk
-from lossmith.engines.grid import visits
+from lossmith.engines.grid import visits, walk_with_shares
 from lossmith.losses.sequence import crf, rnnt, soft_dtw
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -148,7 +148,7 @@ def test_every_path_through_a_grid_is_counted_once() -> None:
     zeros = torch.zeros(1, 4, 6, dtype=torch.float64)
     rows, columns = torch.tensor([3]), torch.tensor([5])
     assert walk(zeros, zeros).to(rows, columns).exp().item() == pytest.approx(math.comb(8, 3))
-    delannoy = walk(zeros, zeros, zeros, shares=True)
+    delannoy = walk_with_shares(zeros, zeros, zeros)
     assert delannoy.to_corner().exp().item() == pytest.approx(231)
     nodes, down, across, diagonal = visits(delannoy, rows, columns, 4)
     assert down.sum().item() + diagonal.sum().item() == pytest.approx(3)

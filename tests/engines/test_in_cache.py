@@ -1,5 +1,6 @@
 """Losses worked out block by block: the small tensors of the other tests never reach it."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ UNIT, HARD = numbers(1).sigmoid(), (numbers(1) > 0).double()
 ARGUMENTS: dict[str, tuple[Loss, torch.Tensor, torch.Tensor]] = {
     "soft labels": (lm.binary_cross_entropy_with_logits, numbers(0), UNIT),
     "hard labels": (lm.binary_cross_entropy_with_logits, numbers(0), HARD),
+    "faded": (functools.partial(lm.sigmoid_focal_loss, alpha=0.25), numbers(0), HARD),
+    "faded fast": (functools.partial(lm.sigmoid_focal_loss, gamma=3), numbers(0), HARD),
     "several labels": (lm.multilabel_soft_margin_loss, numbers(0), UNIT),
     "signs": (lm.soft_margin_loss, numbers(0), HARD * 2 - 1),
     "probabilities": (lm.binary_cross_entropy, numbers(0).sigmoid(), UNIT),

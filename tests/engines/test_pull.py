@@ -24,7 +24,7 @@ def cases() -> dict[str, functools.partial]:
         "ranking": functools.partial(lm.margin_ranking_loss, input2=other, target=sign),
         "cosine": functools.partial(lm.cosine_embedding_loss, input2=other, target=sign[:, 0]),
         "triplet": functools.partial(lm.triplet_margin_loss, positive=other, negative=hard),
-        "cross_entropy": functools.partial(lm.cross_entropy, target=index),
+        "cross_entropy": functools.partial(lm.cross_entropy, target=index, label_smoothing=0.1),
         "multi_margin": functools.partial(lm.multi_margin_loss, target=index),
         "multilabel_margin": functools.partial(lm.multilabel_margin_loss, target=list_),
     }

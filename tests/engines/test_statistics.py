@@ -120,6 +120,17 @@ def test_memory_is_that_of_the_gradient_and_of_a_piece(dtype, monkeypatch) -> No
     assert peak(run) > 6 * gradient
 
 
+@pytest.mark.parametrize("options", [{}, {"ignore_index": 1}, {"squared": True}], ids=str)
+def test_the_gradient_can_be_asked_for_twice(options) -> None:
+    """It is written over the probabilities that the first pass left, which are gone then."""
+    logits, label = image()
+    leaf = logits.requires_grad_()
+    value = lm.dice_ce_loss(leaf, label, **options)
+    first, again = (torch.autograd.grad(value, leaf, retain_graph=True)[0] for _ in range(2))
+    assert first.data_ptr() != again.data_ptr()
+    torch.testing.assert_close(first, again, rtol=1e-5, atol=1e-9)
+
+
 def test_statistics_of_parts_add_up_to_those_of_the_whole() -> None:
     logits, label = image(torch.float64)
     whole = lm.RegionStatistics.from_logits(logits, label, gamma=0.0, batch=True)

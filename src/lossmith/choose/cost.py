@@ -3,12 +3,15 @@
 import contextlib
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lossmith.choose.estimators import make
 from lossmith.choose.features import features
+from lossmith.choose.folds import Cell
 from lossmith.choose.heads import fit_head, residual_scale
 from lossmith.choose.metric import AMOUNTS
 from lossmith.choose.networks import build
@@ -18,6 +21,7 @@ from lossmith.choose.training import Batches, Contestant, Losses
 from lossmith.choose.work import Work
 from lossmith.core.memory import peak_bytes
 
+Array = NDArray[Any]
 ROUNDS = 8
 
 
@@ -28,7 +32,7 @@ class Cost(NamedTuple):
         seconds: Of one step.
         epochs: Mean number of epochs.
         bytes: Most memory that a step takes at one time, beyond the network and its optimiser;
-            NaN where another profiler runs, which would be in the way.
+            NaN for an estimator, and where another profiler runs, which would be in the way.
     """
 
     seconds: float
@@ -40,7 +44,8 @@ def costs(work: Work, outcome: Tournament) -> dict[str, Cost]:
     """What a fit takes, for each loss that has scores.
 
     Steps are those of one network on one thread, the losses in turn, and the fastest of eight
-    counts, so that a busy machine does not favour any of them.
+    counts, so that a busy machine does not favour any of them. An estimator takes
+    one step, its fit.
 
     Args:
         work: What was done.
@@ -50,6 +55,15 @@ def costs(work: Work, outcome: Tournament) -> dict[str, Cost]:
     cell = work.plan.cells[0]
     x = features(work.table, cell)[None]
     y = work.diagnosis.target
+    if work.estimators is not None:
+        return {
+            one.label: Cost(
+                _seconds(work.estimators[one.label], one.label, x[0].numpy(), y, cell),
+                1.0,
+                math.nan,
+            )
+            for _, one in done
+        }
     scale = residual_scale(x, y, [cell]) if work.diagnosis.kind in AMOUNTS else None
     rows = next(iter(Batches([cell], work.settings)))
     runs: list[tuple[Stack, Losses]] = []
@@ -81,3 +95,11 @@ def _memory(stack: Stack, loss: Losses, x: Tensor, rows: Tensor) -> float:
     with contextlib.suppress(RuntimeError):
         return peak_bytes(lambda: stack.step(loss(stack(x), rows).sum()), x.device)
     return math.nan
+
+
+def _seconds(one: Any, name: str, x: Array, y: Array, cell: Cell) -> float:
+    """Of one fit of an estimator, on all threads together."""
+    made = make(one, name, cell.seed)
+    started = time.process_time()
+    made.fit(x[cell.fit], y[cell.fit])
+    return time.process_time() - started

@@ -62,9 +62,11 @@ def guards(
     return tuple(found)
 
 
-def cost(ratio: float, step: float, epochs: float) -> Guard:
+def cost(step: float, epochs: float, *, networks: bool = True) -> Guard:
     """How long a fit takes, in fits of the baseline."""
-    sentence = say("guard.cost", ratio=ratio, step=step, epochs=epochs)
+    ratio = step * epochs
+    words = {"ratio": ratio, "step": step, "epochs": epochs} if networks else {"ratio": ratio}
+    sentence = say("guard.cost" if networks else "guard.cost_fit", **words)
     return Guard("cost", ratio, False, sentence)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from lossmith.choose.folds import Cell
 from lossmith.choose.metric import Metric
 from lossmith.choose.shortlist import Candidate
+from lossmith.core.numerics import softcapped
 from lossmith.tabular.coding import AMOUNTS_OF
 from lossmith.tabular.scale import residual_scale as scale_of
 
@@ -50,6 +51,11 @@ class Head:
             return self.shift + self.gain * output.squeeze(-1)
         return output
 
+    def logits(self, seen: Tensor) -> Tensor:
+        """Seen as the loss takes it: some have a factor or a cap of their own on the logits."""
+        options = self.candidate.options
+        return softcapped(seen, options.get("logit_scale", 1.0), options.get("softcap"))
+
     def value(self, seen: Tensor) -> Tensor:
         """Predicted amounts, ``(cells, rows)``."""
         if self.candidate.coding == "standard":
@@ -61,6 +67,7 @@ class Head:
         seen = self.input(output)
         if metric.needs == "value":
             return self.value(seen).double().numpy()
+        seen = self.logits(seen)
         if self.candidate.width == 0:
             return self._binary(seen, metric)
         if metric.needs == "label":

@@ -146,6 +146,8 @@ def gather(work: Work, ledger: Ledger) -> Tournament:
 
 def _about(work: Work, ledger: Ledger, loss: int, variant: Variant) -> dict[str, Any]:
     """The setting of a loss and what its trials said."""
+    if work.estimators is not None:
+        return {"setting": work.candidates[loss].reasons[0], "gradient": float("nan")}
     rate, options, note, gradient = work.settings.rate, {}, "", 1.0
     if work.settings.trials > 1:
         tuned = ledger.read(work.tune_key(loss))

@@ -6,11 +6,9 @@ Each is fitted on the held-out rows of the training fold and costs no training.
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import expit, log_softmax, softmax
 
-from lossmith.choose.heads import Head
 from lossmith.choose.metric import AMOUNTS, Metric
 
 Rows = NDArray[np.int64]
@@ -21,39 +19,35 @@ MOST_THRESHOLDS = 100
 
 
 def rival(
-    head: Head, seen: NDArray[Any], target: NDArray[Any], hold: Rows, metric: Metric
+    seen: NDArray[Any], target: NDArray[Any], hold: Rows, metric: Metric, *, logits: bool
 ) -> tuple[str, NDArray[Any]] | None:
     """The correction that fits the metric: its name and the corrected predictions of all rows.
 
     Args:
-        head: The loss, for one cell.
-        seen: What the loss saw, ``(rows,)`` or ``(rows, outputs)``.
+        seen: Predicted amounts ``(rows,)``; of classes logits, or margins, ``(rows,)`` or
+            ``(rows, outputs)``.
         target: The target as the metric sees it.
         hold: The held-out rows.
         metric: The metric.
+        logits: Whether these are logits, of which probabilities can be made.
 
     Returns:
         None where no correction can change the score.
     """
     if metric.kinds == AMOUNTS:
-        return _amounts(head, seen, target, hold, metric)
+        return _amounts(seen, target, hold, metric)
     if metric.needs == "score":
         return None
     if metric.needs == "probability":
-        return ("temperature", _tempered(seen, target, hold)) if _logits(head) else None
+        return ("temperature", _tempered(seen, target, hold)) if logits else None
     if seen.ndim == 1:
         return "threshold", _threshold(seen, target, hold, metric)
-    return ("logit adjustment", _adjusted(seen, target, hold, metric)) if _logits(head) else None
-
-
-def _logits(head: Head) -> bool:
-    return head.candidate.link in ("logit", "softmax")
+    return ("logit adjustment", _adjusted(seen, target, hold, metric)) if logits else None
 
 
 def _amounts(
-    head: Head, seen: NDArray[Any], target: NDArray[Any], hold: Rows, metric: Metric
-) -> tuple[str, NDArray[Any]] | None:
-    made = head.value(torch.from_numpy(seen)[None])[0].double().numpy()
+    made: NDArray[Any], target: NDArray[Any], hold: Rows, metric: Metric
+) -> tuple[str, NDArray[Any]]:
     if metric.name == "poisson_deviance":
         return "factor", made * (target[hold].sum() / max(made[hold].sum(), 1e-12))
     gaps = target[hold] - made[hold]

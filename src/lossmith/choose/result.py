@@ -33,13 +33,15 @@ class Choice:
         shortlist: Candidates and refusals.
         plan: The cells.
         settings: How every loss was trained.
-        model: Name of the network that was trained, or what a factory of the user builds.
+        model: Name of the network that was trained, or what a factory of the user builds, or the
+            estimators that were fitted.
         seed: The seed.
         tournament: The results.
         outcome: What may be concluded.
         costs: Time and memory of a step and mean number of epochs of each loss.
         command: The command that repeats the run.
         versions: Versions of Python and of the packages that the numbers depend on.
+        networks: Whether networks were trained, whose losses and courses can be drawn.
     """
 
     data: Table
@@ -56,6 +58,7 @@ class Choice:
     costs: dict[str, Cost]
     command: str
     versions: dict[str, str]
+    networks: bool = True
 
     @property
     def verdict(self) -> str:
@@ -116,7 +119,7 @@ class Choice:
             return []
         mine = self.costs[label]
         step, epochs, room = np.divide(mine, self.costs[self.outcome.baseline]).tolist()
-        found = [cost(step * epochs, step, epochs)]
+        found = [cost(step, epochs, networks=self.networks)]
         return found if math.isnan(room) else [*found, memory(mine.bytes, room)]
 
     @property

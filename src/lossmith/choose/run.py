@@ -2,7 +2,7 @@
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import Diagnosis, examine
 from lossmith.choose.errors import DataError
+from lossmith.choose.estimators import Estimators, enter
 from lossmith.choose.executors import EXECUTORS
 from lossmith.choose.folds import plan
 from lossmith.choose.messages import say
 from lossmith.choose.metric import DEFAULTS, resolve
-from lossmith.choose.networks import describe
 from lossmith.choose.result import Choice
 from lossmith.choose.shortlist import shortlist
 from lossmith.choose.training import Settings
@@ -78,7 +78,7 @@ def choose(
     group: str | None = None,
     time: str | None = None,
     epochs: int | None = None,
-    model: str | Model = "mlp",
+    model: str | Model | Estimators = "mlp",
     trials: int = 8,
     seed: int = 0,
     out: str | Path | None = None,
@@ -113,7 +113,10 @@ def choose(
             factory ``model(inputs, outputs)`` of modules that map ``(rows, inputs)`` to
             ``(rows, outputs)``. Modules that ``torch.vmap`` cannot run are trained one by one.
             Losses share initial weights, batch orders and what a module draws in its forward pass,
-            as dropout does.
+            as dropout does. Or estimators of scikit-learn by name, or functions that make them, the
+            baseline first: they compete in place of ``losses``, fitted to what a network would be
+            trained on, with the cell's seed as ``random_state`` where they have none; ``epochs``
+            and ``trials`` are their own affair.
         trials: Step sizes and options tried for each loss on held-out rows, 1 to 1000.
         seed: Seed of folds, initial weights and batch orders, 0 to ``2**31 - 1``.
         out: Folder that keeps every result, so that the same call goes on after an interruption
@@ -157,17 +160,24 @@ def choose(
         raise DataError(f"jobs must be >= 2 for the executor {executor}, got {jobs}: one is here")
     if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
-    entries = shortlist(diagnosis, judged_by, losses)
+    estimators = model if isinstance(model, Mapping) else None
+    if estimators is not None and losses != "auto":
+        raise DataError("losses must be auto if model names the contestants, got names")
+    entries = shortlist(diagnosis, judged_by, losses) if estimators is None else enter(estimators)
     grouped, timed = (None if name is None else table.aside[name] for name in (group, time))
     cells = plan(diagnosis, folds, seed, grouped, timed)
+    settings = Settings(epochs=epochs or _epochs(diagnosis.rows), trials=trials)
+    if estimators is not None:
+        settings = Settings(epochs=1, trials=1)
     work = Work(
         table=table,
         diagnosis=diagnosis,
         metric=judged_by,
         candidates=entries.candidates,
         plan=cells,
-        settings=Settings(epochs=epochs or _epochs(diagnosis.rows), trials=trials),
-        model=model,
+        settings=settings,
+        model="mlp" if isinstance(model, Mapping) else model,
+        estimators=estimators,
         versions={"python": platform.python_version(), **{one: version(one) for one in PACKAGES}},
     )
     outcome = complete(work, out, jobs, EXECUTORS[executor], progress=progress)
@@ -187,13 +197,14 @@ def choose(
         shortlist=entries,
         plan=cells,
         settings=work.settings,
-        model=describe(model, table.features.shape[1]),
+        model=work.words,
         seed=seed,
         tournament=outcome,
         outcome=judge(outcome, diagnosis, judged_by, cells, table.features[table.text]),
         costs=costs(work, outcome),
         command=shlex.join(words),
         versions=work.versions,
+        networks=estimators is None,
     )
 
 

@@ -1,6 +1,5 @@
 """As many trials for each loss: step sizes, and the options that shape the loss."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +10,12 @@ from lossmith.choose.metric import Metric
 from lossmith.choose.shortlist import Candidate
 from lossmith.core.catalogue import card as find_card
 from lossmith.core.domain import Interval
+from lossmith.tabular.options import shaping
 
 # Steps between neighbouring step sizes, and how far the trials reach for a loss without options.
 FACTOR = 2.0
 # The training fold's held-out rows of this many cells judge a trial.
 TUNING_CELLS = 3
-# Numerical safeguards are no shape of a loss.
-SAFEGUARDS = {"eps", "log_zero", "smooth"}
 
 
 @dataclass(frozen=True)
@@ -81,20 +79,11 @@ def _alternatives(candidate: Candidate) -> list[Mapping[str, Any]]:
         card = find_card(candidate.name)
     except ValueError:  # not of the catalogue: nothing is known about its options
         return []
-    assert card.function is not None
-    defaults = {
-        key: parameter.default
-        for key, parameter in inspect.signature(card.function).parameters.items()
-    }
-    wide: list[list[Mapping[str, Any]]] = []
-    for key, domain in card.options.items():
-        value = defaults[key]
-        if key in candidate.options or key in SAFEGUARDS or not isinstance(domain, Interval):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        others = _values(float(value), domain)
-        wide.append([{key: one} for one in others if domain.contains(one)])
+    wide: list[list[Mapping[str, Any]]] = [
+        [{key: one} for one in _values(value, domain) if domain.contains(one)]
+        for key, value, domain in shaping(card)
+        if key not in candidate.options
+    ]
     # the first alternatives of every option before the second ones of any
     return [row[far] for far in range(4) for row in wide if far < len(row)]
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from lossmith.choose.data import Table
 from lossmith.choose.diagnosis import Diagnosis
+from lossmith.choose.estimators import Estimators, describe_estimators
 from lossmith.choose.folds import Plan
 from lossmith.choose.ledger import Ledger
 from lossmith.choose.metric import Metric
@@ -64,6 +65,7 @@ class Work:
         settings: How every loss is trained.
         model: Name or factory of the network.
         versions: Versions of the packages.
+        estimators: What is fitted instead of networks, by the name of the candidate.
     """
 
     table: Table
@@ -74,6 +76,7 @@ class Work:
     settings: Settings
     model: str | Model
     versions: dict[str, str]
+    estimators: Estimators | None = None
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -92,9 +95,16 @@ class Work:
             "cells": _digest([part.tobytes() for part in cells]),
             "seeds": [one.seed for one in self.plan.cells],
             "settings": asdict(self.settings),
-            "model": describe(self.model, self.table.features.shape[1]),
+            "model": self.words,
             "versions": self.versions,
         }
+
+    @property
+    def words(self) -> str:
+        """The network, or the estimators."""
+        if self.estimators is not None:
+            return describe_estimators(self.estimators)
+        return describe(self.model, self.table.features.shape[1])
 
     @cached_property
     def digest(self) -> str:
@@ -168,6 +178,8 @@ class Work:
         models: int,
     ) -> list[Task]:
         """Cut into stacks of bounded size; ``models`` are trained for each loss and cell."""
+        if self.estimators is not None:  # fitted one by one, and committed so
+            return [Task(stage, (loss,), (cell,)) for cell in cells for loss in losses]
         features = self.table.features.shape[1] + 20 * len(self.table.text)
         width = max(64, features, 2 * len(self.diagnosis.classes))
         most = max(1, min(MOST_MODELS, MOST_NUMBERS // (self.diagnosis.rows * width)))

@@ -14,6 +14,7 @@ from sklearn import config_context
 from torch import Tensor
 
 from lossmith.choose.errors import DataError
+from lossmith.choose.estimators import fit_cell
 from lossmith.choose.features import features
 from lossmith.choose.heads import Head, fit_head, residual_scale
 from lossmith.choose.ledger import Ledger, pack
@@ -207,6 +208,8 @@ def _train(
     work: Work, task: Task, ledger: Ledger, tick: Callable[[float], None]
 ) -> list[dict[str, Any]]:
     """Train some losses in some cells, at the defaults and as tuned."""
+    if work.estimators is not None:
+        return [_fit(work, loss, cell) for loss in task.losses for cell in task.cells]
     bench = _Bench(work, task.cells)
     requests: list[_Request] = []
     for loss in task.losses:
@@ -225,6 +228,15 @@ def _train(
     return records
 
 
+def _fit(work: Work, loss: int, cell: int) -> dict[str, Any]:
+    """Fit an estimator in a cell."""
+    assert work.estimators is not None
+    name = work.candidates[loss].label
+    x, y = _features(work, cell).numpy(), work.diagnosis.target
+    one = work.estimators[name]
+    return fit_cell(one, name, x, y, work.plan.cells[cell], work.metric, base=loss == 0)
+
+
 def _record(work: Work, head: Head, fitted: Fitted, place: int, *, base: bool) -> dict[str, Any]:
     """What is kept of one trained model."""
     if fitted.failure or fitted.best is None or fitted.last is None:
@@ -236,8 +248,10 @@ def _record(work: Work, head: Head, fitted: Fitted, place: int, *, base: bool) -
         return {"failure": f"{metric.name} of its predictions is undefined"}
     rivals: dict[str, Any] = {}
     if base:
-        seen = head.input(fitted.best[None])[0].numpy()
-        if (other := rival(head, seen, y, cell.hold, metric)) is not None:
+        logits = head.candidate.link in ("logit", "softmax")
+        seen = head.logits(head.input(fitted.best[None]))[0].numpy()
+        seen = best if metric.kinds == AMOUNTS else seen
+        if (other := rival(seen, y, cell.hold, metric, logits=logits)) is not None:
             name, made = other
             rivals[name] = {
                 "score": metric(y[cell.test], made[cell.test]),

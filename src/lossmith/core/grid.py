@@ -24,7 +24,7 @@ class Walk(NamedTuple):
         levels: What was subtracted from each, ``(N, 1)``.
         shares: Of the paths that end in a node, the shares of those that came from above, from the
             left, and diagonally if there are such moves: one tensor ``(2 or 3, N, J)`` per line but
-            the first. Empty unless asked for.
+            the first. Empty unless an engine took the walk.
     """
 
     lines: list[Tensor]
@@ -43,16 +43,13 @@ class Walk(NamedTuple):
         return self.lines[-1][:, -1] + self.levels[-1][:, 0]
 
 
-def walk(
-    down: Tensor, across: Tensor, diagonal: Tensor | None = None, *, shares: bool = False
-) -> Walk:
+def walk(down: Tensor, across: Tensor, diagonal: Tensor | None = None) -> Walk:
     """Take all paths at once.
 
     Args:
         down: Log-weight of the move from ``(i, j)`` to ``(i + 1, j)``, ``(N, I, J)``.
         across: That of the move to ``(i, j + 1)``.
         diagonal: That of the move to ``(i + 1, j + 1)``, if there is one.
-        shares: Whether to keep them.
     """
     height, width = down.shape[1:]
     moves = [slanted(grid) for grid in (down, across, diagonal) if grid is not None]
@@ -66,11 +63,9 @@ def walk(
             arrived.append(_right(above + moves[2][step - 2]))
         elif diagonal is not None:
             arrived.append(torch.full_like(line, IMPOSSIBLE))
-        ways = torch.stack(arrived)
-        total = ways.logsumexp(0)
+        # not logaddexp: its second derivative is NaN where the terms differ by more than 709
+        total = torch.stack(arrived).logsumexp(0)
         top = total.detach().amax(1, keepdim=True)
-        if shares:
-            found.shares.append((ways - total).exp())
         above, line = line - top, total - top
         found.lines.append(line)
         found.levels.append(found.levels[-1] + top)

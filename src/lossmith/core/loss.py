@@ -136,14 +136,6 @@ def build(
 
         # an engine of the loss's own has its own idea of what is small
         route = None if compiling else route_of(plan.elements if late is None else sys.maxsize)
-        offer = early is not None and not compiling and large(plan.elements)
-        if offer and not transforming():
-            if sample_weight is not None:
-                _check_weight(sample_weight, way, tensors, sizes)
-            call = Call(card, way, body, tensors, options, sample_weight, reduction, False, early)
-            done = (route or early)(call)  # type: ignore[misc]
-            if done is not None:
-                return done
         swift = native if plan.kernel and sample_weight is None else None
         if swift is not None and (compiling or transforming()):
             swift = None
@@ -155,6 +147,15 @@ def build(
             if done is not None:
                 return done
             swift = None  # it has had its turn
+
+        offer = early is not None and not compiling and large(plan.elements)
+        if offer and not transforming():
+            if sample_weight is not None:
+                _check_weight(sample_weight, way, tensors, sizes)
+            call = Call(card, way, body, tensors, options, sample_weight, reduction, False, early)
+            done = (route or early)(call)  # type: ignore[misc]
+            if done is not None:
+                return done
 
         absent = (
             None if sample_weight is None else _check_weight(sample_weight, way, tensors, sizes)

@@ -7,12 +7,13 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
+from lossmith.core import route
 from lossmith.core.card import Card, Coupling
 from lossmith.core.checks import fail, fail_type, said
 from lossmith.core.domain import Anything, Domain
 from lossmith.core.loss import build
 from lossmith.core.module import Loss
-from lossmith.core.route import SMALL, Call, Route, follow
+from lossmith.core.route import Call, Route, follow, large
 from lossmith.core.signature import Signature
 from lossmith.engines.one_pass import Path, plan, run
 
@@ -150,8 +151,9 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
     if seen:  # a loss with an engine of its own, which declines, is offered a second time
         return next((path for path in seen if path.how != "plain"), seen[-1])
     elements = tensors[0].numel()
-    if elements <= SMALL:
-        return Path("plain", f"{elements} elements, and up to {SMALL} an engine gains nothing")
+    if not large(elements):
+        few = f"{elements} elements, and up to {route.SMALL} an engine gains nothing"
+        return Path("plain", few)
     return Path("plain", "a compiler is at work already")
 
 

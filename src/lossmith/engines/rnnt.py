@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lossmith.core.grid import IMPOSSIBLE, walk
+from lossmith.core.grid import IMPOSSIBLE
 from lossmith.engines.eligible import eager
-from lossmith.engines.grid import visits
+from lossmith.engines.grid import visits, walk_with_shares
 from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 
@@ -73,7 +73,7 @@ def _solve(
     emit = logits.gather(3, places).double() - soft.normaliser(logits)
     outside = beyond(logits, steps, symbols)
     down, across = moves(emit[..., 0], emit[:, :, :-1, 1], outside)
-    paths = walk(down, across, shares=wanted)
+    paths = walk_with_shares(down, across)
     total = paths.to(steps, symbols)
     if not wanted:
         return (-total,)

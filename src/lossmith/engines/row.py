@@ -11,10 +11,15 @@ import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.numerics import class_nll
+from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import SMALL, with_pull
 
-# Of a class nearer to certainty torch's float64 kernels keep fewer digits than float32 has
-CERTAIN = -1e-8
+# Log-probabilities of a target up to which torch's kernels keep the digits of float32: computed in
+# float32, where log(1 + small) loses none as long as the others have half, and in float64
+LIKELY, CERTAIN = math.log(0.5), -1e-8
+# Elements up to which the blocks of ``rows/`` take longer to start than they gain
+FEW = 1 << 18
+nll: Any = cast(Any, kernels).nll_loss_nd
 # What torch's kernel is told to ignore: every label outside has to raise
 NO_LABEL = -(1 << 62)
 
@@ -27,15 +32,20 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     NaN and infinite logits are left to the plain function. An index outside raises. On the CPU
     only: elsewhere the look at the values would stall the device.
     """
-    if not input.is_cpu:
+    short = input.shape[1] <= SHORT_ROW
+    if not input.is_cpu or input.numel() > (FEW if short else SMALL):
         return None
-    if input.dtype is torch.float32 and input.numel() <= SMALL:  # two kernels more than torch
-        log_p = torch.log_softmax(input, 1, dtype=torch.float64)
-        if log_p.detach().amax().item() < CERTAIN:
-            value = cast(Any, kernels).nll_loss_nd(log_p, index, None, reduction, NO_LABEL)
-            return cast(Tensor, value.float())
-    logits = input.detach()
     place = index.unsqueeze(1)
+    if input.dtype is torch.float32:  # torch's kernels, and a look at the targets
+        if short:
+            log_p = torch.log_softmax(input, 1)
+            if log_p.detach().gather(1, place).amax().item() < LIKELY:
+                return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL))
+        if input.numel() <= SMALL:
+            log_p = torch.log_softmax(input, 1, dtype=torch.float64)
+            if log_p.detach().gather(1, place).amax().item() < CERTAIN:
+                return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).float())
+    logits = input.detach()
     share = torch.softmax(logits, 1)
     own = share.gather(1, place)
     least = own.min().item()

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from lossmith.core.grid import IMPOSSIBLE, Walk, walk
 from lossmith.engines.eligible import eager
-from lossmith.engines.grid import visits
+from lossmith.engines.grid import visits, walk_with_shares
 from lossmith.engines.pull import with_pull
 
 
@@ -25,7 +25,8 @@ def soft_minimum(cost: Tensor, gamma: float, *, shares: bool = False) -> tuple[T
     down = F.pad(weight[:, 1:], (0, 0, 0, 1), value=IMPOSSIBLE)
     across = F.pad(weight[:, :, 1:], (0, 1), value=IMPOSSIBLE)
     diagonal = F.pad(weight[:, 1:, 1:], (0, 1, 0, 1), value=IMPOSSIBLE)
-    paths = walk(down, across, diagonal, shares=shares)
+    take = walk_with_shares if shares else walk
+    paths = take(down, across, diagonal)
     return cost[:, 0, 0] - gamma * paths.to_corner(), paths
 
 

@@ -95,7 +95,9 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
     path = _plan(input, target, measure.by_class, compiler=chosen)
     if path.how == "plain":
         return measure.plain(input, target)
-    passes = _passes(path.how, target, measure)
+    learns = target.is_floating_point()
+    wanted = input.requires_grad and torch.is_grad_enabled()
+    passes = _passes(path.how, target, measure, wanted)
 
     def flat(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if not measure.by_class:
@@ -113,7 +115,6 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
     except Exception as error:
         failing(error)
         return region_sums(input, target, measure)
-    learns = target.is_floating_point()
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *kept: Tensor) -> tuple[Tensor | None, ...]:
         both = (*leaves, *kept)
@@ -141,7 +142,7 @@ def positions(tensor: Tensor, start: int) -> Tensor:
     return tensor.flatten(start) if tensor.ndim > start else tensor.unsqueeze(-1)
 
 
-def _passes(how: str, target: Tensor, measure: Measure) -> Passes:
+def _passes(how: str, target: Tensor, measure: Measure, wanted: bool) -> Passes:
     if how == "triton":
         from lossmith.engines.triton.statistics import Kernels
 
@@ -149,7 +150,7 @@ def _passes(how: str, target: Tensor, measure: Measure) -> Passes:
     if how == "compiled":
         return generated.GeneratedLabelMaps(measure)
     labels = measure.by_class and not target.is_floating_point()
-    return LabelMaps(measure) if labels else _Memberships(measure)
+    return LabelMaps(measure, keep=wanted) if labels else _Memberships(measure)
 
 
 class _Memberships(NamedTuple):

@@ -60,10 +60,10 @@ def render(done: Choice, language: str = "en") -> str:
         compared=compared,
         groups=("", []) if compared == done.outcome.baseline else done.groups(compared),
         effects=effects(done, tell),
-        training=training(done, tell),
+        training=training(done, tell) if done.networks else (),
         predictions=predictions(done, tell),
         calibration=calibration(done, tell),
-        curves=loss_curves(done, tell),
+        curves=loss_curves(done, tell) if done.networks else "",
     )
 
 

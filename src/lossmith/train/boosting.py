@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import Module
 
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
@@ -71,6 +72,12 @@ class Objective:
             raise TypeError(
                 f"{card.name} takes {', '.join(card.options)} by keyword, got {unknown}"
             )
+
+    def __repr__(self) -> str:
+        """What was asked for, the same in every process."""
+        named = find_card(self.loss).name if not isinstance(self.loss, Module) else self.loss
+        words = [repr(named), *(f"{key}={value!r}" for key, value in self.options.items())]
+        return f"boosting_objective({', '.join(words)})"
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Array, Array]:
         """Gradient and second derivative of each row's loss by its prediction."""

@@ -254,7 +254,7 @@ class LossClassifier(ClassifierMixin, NetworkEstimator):
         self.classes_, index = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y must hold at least 2 classes, got one class: {self.classes_[0]!r}")
-        coding, self._width = self._served()
+        coding, self._width = self._served(y)
         target = encode(self._tensor(index), coding, self._width)
         shares = np.bincount(index, weights=weight).astype(x.dtype)
         target = target if coding == "index" else target.to(self._tensor(shares).dtype)
@@ -274,10 +274,11 @@ class LossClassifier(ClassifierMixin, NetworkEstimator):
         self._train(x, weight, self._width, self._tensor(shares), cost_of, strata)
         return self
 
-    def _served(self) -> tuple[Coding, int]:
+    def _served(self, y: Array) -> tuple[Coding, int]:
+        classes = len(np.unique(y))
         names = " + ".join(part.card.name for part in self._parts)
         try:
-            found = [_classes(part, len(self.classes_)) for part in self._parts]
+            found = [_classes(part, classes) for part in self._parts]
             coding, width, *_ = common(found, "coding, outputs, coupling, link or scale of logits")
         except Unfit as reason:
             fail("loss", "fit the targets of a classification", said(f"{names}: {reason}"))

@@ -98,11 +98,11 @@ class LossModule(LightningModule):
         """The loss of a batch."""
         return self._step("train", batch)
 
-    def validation_step(self, batch: Any, index: int) -> Tensor:
+    def validation_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> Tensor:
         """The loss of a batch."""
         return self._step("val", batch)
 
-    def test_step(self, batch: Any, index: int) -> Tensor:
+    def test_step(self, batch: Any, index: int, dataloader_idx: int = 0) -> Tensor:
         """The loss of a batch."""
         return self._step("test", batch)
 

@@ -87,6 +87,17 @@ class NetworkEstimator(BaseEstimator):
     def _parts(self) -> list[Part]:
         return parts(self._asked, self.loss_params)
 
+    def _served(self, y: Array) -> tuple[Any, ...]:
+        """How the loss sees these targets; ValueError if it does not."""
+        raise NotImplementedError
+
+    def serves(self, y: Any) -> bool:
+        """Whether the loss fits targets such as these, ``(rows,)``."""
+        try:
+            return bool(self._served(np.asarray(y)))
+        except ValueError:
+            return False
+
     def _check(self) -> None:
         for name, low in (("hidden", 0), ("epochs", 1), ("batch_size", 1), ("patience", 1)):
             if getattr(self, name) is not None or name != "epochs":

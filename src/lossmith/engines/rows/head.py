@@ -36,6 +36,11 @@ class Head(NamedTuple):
     softcap: float | None = None
     shift: Tensor | None = None
 
+    @property
+    def bare(self) -> bool:
+        """Whether nothing is done to the logits."""
+        return self.scale == 1.0 and self.softcap is None and self.shift is None
+
     def plain(self, piece: Tensor) -> Tensor:
         """The transformed logits of a piece."""
         bent = softcapped(piece, self.scale, self.softcap)
@@ -61,8 +66,7 @@ class Head(NamedTuple):
             deep: Whether ``top`` and ``below`` are wanted.
             weight: Factor of each class in ``below``.
         """
-        bare = self.scale == 1.0 and self.softcap is None and self.shift is None
-        if bare and not deep and logits.dtype is out.dtype and not piece.turned:
+        if self.bare and not deep and logits.dtype is out.dtype and not piece.turned:
             torch.softmax(logits, 1, out=out)  # goes row by row, and so once through the cache
             return Lowered()
         top, bend = self.lower(logits, piece, out, work)
@@ -79,6 +83,10 @@ class Head(NamedTuple):
             The largest of each row, and the slope of the soft cap.
         """
         bend = None
+        if self.bare and logits.dtype is out.dtype and not piece.turned:
+            top = logits.amax(1, keepdim=True)
+            torch.sub(logits, top, out=out)
+            return top, None
         if self.softcap is not None:
             out.copy_(logits).mul_(self.scale / self.softcap).tanh_()
             bend = torch.mul(out, out, out=work.like(out, -1)).neg_().add_(1.0)

@@ -3,6 +3,7 @@
 On the CPU only.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
+from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import Head, by_class
 from lossmith.engines.rows.layout import Layout, Piece, Work
 
+# Costs of a target from which torch's log-softmax has all digits: it keeps few of a small one
+UNLIKELY = math.log(2.0)
 _LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
 
 
@@ -64,19 +68,28 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
 
     def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
         (out,) = outs
-        part = work.like(out, -2).copy_(piece.logits(shares))
-        low, high = (end.item() for end in torch.aminmax(part))
-        if not (low >= 0 and high <= 1):
+        own, part = piece.logits(grid), piece.logits(shares)
+        if not (part.amin().item() >= 0 and part.amax().item() <= 1):  # faster than aminmax
             return None
+        same = own.dtype is part.dtype is out.dtype and not piece.turned
+        if not same or smooth or weight is not None:
+            part = work.like(out, -2).copy_(part)
         if smooth:
             part.mul_(1 - loss.smoothing).add_(smooth)
         if weight is not None:
             part.mul_(by_class(weight, part))
-        spare = work.like(out, -3)
-        top, bend = loss.head.lower(piece.logits(grid), piece, out, work)
+        spare, mass = work.like(out, -3), part.sum(1, keepdim=True)
+        each = piece.numbers(scale) * loss.head.scale
+        if same and loss.head.bare and not loss.z_loss and grid.shape[1] <= SHORT_ROW:
+            torch.log_softmax(own, 1, out=out)  # goes row by row, and so once through the cache
+            value = torch.mul(part, out, out=spare).sum(1, keepdim=True).neg_()
+            if (value > UNLIKELY * mass).all() and value.isfinite().all():
+                if need:
+                    out.exp_().mul_(mass * each).addcmul_(part, each, value=-1)
+                return value
+        top, bend = loss.head.lower(own, piece, out, work)
         reach = torch.mul(part, out, out=spare).sum(1, keepdim=True)
         whole, depth = log_total(out.exp_())
-        mass = part.sum(1, keepdim=True)
         value = mass * depth - reach
         if loss.z_loss:
             lse = top + depth
@@ -85,7 +98,6 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
         if not value.isfinite().all():
             return None
         if need:
-            each = piece.numbers(scale) * loss.head.scale
             out.mul_(mass / whole).sub_(part).mul_(each)
             if bend is not None:
                 out.mul_(bend)

@@ -1,6 +1,10 @@
 """Focal loss: cross-entropy that turns its back on easy samples; softmax and sigmoid forms."""
 
+import functools
+from typing import Any, cast
+
 import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point
@@ -26,6 +30,7 @@ from lossmith.core.numerics import (
 )
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature, elementwise
+from lossmith.engines.in_cache import Formula, in_cache
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
 
@@ -34,6 +39,65 @@ def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
     p, rest = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
     a, b = (1, 1) if alpha is None else (mp.mpf(alpha), 1 - mp.mpf(alpha))
     return -a * y * rest**gamma * mp.log(p) - b * (1 - y) * p**gamma * mp.log(rest)
+
+
+def _plain(input: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
+    against, toward = softplus_sides(input)  # -log(1 - p) and -log p
+    p, rest = sigmoid_sides(input)
+    positive = times(target, faded(toward, rest, against, gamma))
+    negative = times(1 - target, faded(against, p, toward, gamma))
+    if alpha is not None:
+        positive, negative = alpha * positive, (1 - alpha) * negative
+    return positive + negative
+
+
+# With the logit of the wrong side, z = -x for a label of 1 and x for 0, the loss is
+# w sigmoid(z)^gamma softplus(z), from one exponential less than both sides take
+_softplus = cast(Any, kernels).softplus
+_LINEAR_FROM = 40.0  # as in `numerics.softplus`
+
+
+def _hard(input: Tensor, label: Tensor) -> bool:
+    """Every label is 0 or 1."""
+    return label.mul(label).equal(label) and label.amax().item() <= 1
+
+
+@functools.cache
+def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
+    def weighed(y: Tensor) -> Tensor | float:
+        return 1.0 if alpha is None else y * (2 * alpha - 1) + (1 - alpha)
+
+    def value(x: Tensor, y: Tensor, out: Tensor, sign: Tensor, wrong: Tensor, cost: Tensor) -> None:
+        torch.mul(y, -2.0, out=sign).add_(1.0)
+        z = torch.mul(x, sign, out=wrong)
+        _softplus(z, 1.0, _LINEAR_FROM, out=cost)
+        torch.sigmoid(z, out=wrong)
+        if alpha is not None:  # the slope has it from the sign
+            sign.mul_(weighed(y))
+        torch.mul(cost, wrong, out=out)
+        for _ in range(gamma - 1):
+            out.mul_(wrong)
+        if alpha is not None:
+            out.mul_(sign.abs())
+
+    def slope(x: Tensor, y: Tensor, out: Tensor, sign: Tensor, wrong: Tensor, cost: Tensor) -> None:
+        """``w wrong^gamma (wrong + gamma softplus (1 - wrong))``, with the sign of z in x."""
+        for _ in range(gamma):
+            sign.mul_(wrong)
+        torch.neg(cost, out=out).exp_()  # 1 - wrong, which would cancel
+        sign.mul_(out.mul_(cost).mul_(gamma).add_(wrong))
+
+    plain = functools.partial(_plain, gamma=gamma, alpha=alpha)
+    return Formula(plain, value, slope, _hard)
+
+
+def _one_pass(
+    input: Tensor, target: Tensor, reduction: int, gamma: float = 2.0, alpha: float | None = None
+) -> Tensor | None:
+    """Value and slope at once, for hard labels and the usual powers."""
+    if gamma not in (1, 2, 3):
+        return None
+    return in_cache(_of_hard_labels(int(gamma), alpha), input, target, reduction)
 
 
 @loss(
@@ -58,7 +122,9 @@ def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
         use_when="many easy negatives drown few positives",
         avoid_when="calibrated probabilities are wanted: focusing bends them",
         source="Lin, Goyal, Girshick, He & Dollar 2017, arXiv:1708.02002",
-    )
+    ),
+    native=_one_pass,
+    native_checks=True,
 )
 def sigmoid_focal_loss(
     input: Tensor,
@@ -96,13 +162,7 @@ def sigmoid_focal_loss(
         >>> lm.sigmoid_focal_loss(logits, labels, reduction="none")
         tensor([1.7329e-01, 1.0928e-04])
     """
-    against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    p, rest = sigmoid_sides(input)
-    positive = times(target, faded(toward, rest, against, gamma))
-    negative = times(1 - target, faded(against, p, toward, gamma))
-    if alpha is not None:
-        positive, negative = alpha * positive, (1 - alpha) * negative
-    return positive + negative
+    return _plain(input, target, gamma, alpha)
 
 
 class SigmoidFocalLoss(Loss):
