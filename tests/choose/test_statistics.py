@@ -1,10 +1,14 @@
 """The statistics against published tables, and their error rate where nothing differs."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
+from lossmith.choose import choose
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
 from lossmith.choose.folds import Cell, Plan
@@ -246,3 +250,23 @@ def test_the_verdict_says_how_many_more_cells_would_see_what(seen, more, sentenc
     assert "1.45 (1.4%) at best and 1.45 (1.4%) at worst" in verdict.sentence
     assert "10 more cells would find 1.19 (1.2%) at best and 1.19 (1.2%) at" in verdict.sentence
     assert "再多 10 个单元" in verdict.sentence.to("zh")
+
+
+def test_every_pair_is_compared_as_by_hand():
+    losses = "l1_loss,huber_loss,cauchy_loss"
+    done = choose("stackloss", metric="mae", losses=losses, folds="3x2", epochs=3, trials=1)
+    scores = done.cells.pivot(index="cell", columns="loss", values="mae").to_numpy()
+    names = sorted(set(done.cells["loss"]))
+    by_hand = {}
+    for first, second in itertools.permutations(range(len(names)), 2):
+        gain = scores[:, second] - scores[:, first]  # an error: less is better
+        error = gain.std(ddof=1) * np.sqrt(1 / len(gain) + 1 / 2)
+        p = 2 * stats.t.sf(abs(gain.mean()) / error, len(gain) - 1)
+        by_hand[names[first], names[second]] = gain.mean(), p
+    found = done.pairwise
+    assert len(found) == len(names) * (len(names) - 1) / 2
+    expected = [by_hand[pair] for pair in zip(found["first"], found["second"], strict=True)]
+    difference, p = map(np.array, zip(*expected, strict=True))
+    np.testing.assert_allclose(found["difference"], difference, rtol=1e-9)
+    np.testing.assert_allclose(found["p"], multipletests(p, method="holm")[1], rtol=1e-6)
+    assert (found["difference"] >= 0).all()  # best first

@@ -1,5 +1,6 @@
 """The outcome of :func:`lossmith.choose.choose`, as plain data."""
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,9 @@ from lossmith.choose.diagnosis import Diagnosis
 from lossmith.choose.folds import Plan
 from lossmith.choose.guards import DEGENERATE, Guard, cost, memory
 from lossmith.choose.metric import Metric
-from lossmith.choose.outcome import Tournament
+from lossmith.choose.outcome import Result, Tournament
 from lossmith.choose.shortlist import Shortlist
+from lossmith.choose.statistics import Comparison, compare, holm
 from lossmith.choose.subgroups import Group, subgroups
 from lossmith.choose.training import Settings
 from lossmith.choose.verdict import Standing, Verdict
@@ -74,6 +76,30 @@ class Choice:
     def table(self) -> pd.DataFrame:
         """One row for each candidate, best mean score first; differences favour the candidate."""
         return pd.DataFrame([_row(one, self.metric.name) for one in self.outcome.standings])
+
+    @property
+    def pairwise(self) -> pd.DataFrame:
+        """Every pair of losses, best first, on the cells that both have.
+
+        Positive differences favour ``first``. ``p`` is adjusted by Holm over all pairs.
+        """
+        done = [one.result for one in self.outcome.standings if one.result.scores is not None]
+        pairs = list(itertools.combinations(done, 2))
+        found = [self._compare(*pair, len(pairs)) for pair in pairs]
+        adjusted = holm([one.p for one in found])
+        rows = [
+            {"first": first.label, "second": second.label, **vars(one), "p": p}
+            for (first, second), one, p in zip(pairs, found, adjusted, strict=True)
+        ]
+        shown = ["first", "second", "difference", "low", "high", "p", "better", "same", "worse"]
+        return pd.DataFrame(rows, columns=[*shown, "won", "cells"])
+
+    def _compare(self, first: Result, second: Result, tests: int) -> Comparison:
+        assert first.scores is not None
+        assert second.scores is not None
+        both = min(len(first.scores), len(second.scores))
+        gain = self.metric.advantage(first.scores[:both], second.scores[:both])
+        return compare(np.asarray(gain), self.plan.rho, self.outcome.rope, tests)
 
     @property
     def cells(self) -> pd.DataFrame:

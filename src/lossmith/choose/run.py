@@ -219,7 +219,7 @@ def tournament(x: Any, y: Any, **asked: Any) -> Choice:
 
     Returns:
         The choice: ``.verdict`` in words, ``.table`` with one loss in each row, ``.cells`` with one
-        trained model in each row, ``.winner``.
+        trained model in each row, ``.pairwise`` with each pair of losses, ``.winner``.
 
     Raises:
         DataError: If the data or the request cannot be used (a ``ValueError``).
