@@ -24,6 +24,14 @@ nll: Any = cast(Any, kernels).nll_loss_nd
 NO_LABEL = -(1 << 62)
 
 
+def few(input: Tensor) -> bool:
+    """Whether logits are too few for the blocks of ``rows/`` to gain on :func:`one_pass_class_nll`.
+
+    Of long rows torch's kernels keep too few digits, which leaves the slower way here.
+    """
+    return input.numel() <= (FEW if input.shape[1] <= SHORT_ROW else SMALL)
+
+
 def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     """:func:`lossmith.core.numerics.class_nll` along dimension 1, value and gradient at once.
 
@@ -32,14 +40,13 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     NaN and infinite logits are left to the plain function. An index outside raises. On the CPU
     only: elsewhere the look at the values would stall the device.
     """
-    short = input.shape[1] <= SHORT_ROW
-    if not input.is_cpu or input.numel() > (FEW if short else SMALL):
+    if not input.is_cpu:
         return None
     place = index.unsqueeze(1)
-    if input.dtype is torch.float32:  # torch's kernels, and a look at the targets
-        few = input.numel() <= SMALL  # then float64 costs less than a second attempt
-        log_p = torch.log_softmax(input, 1, dtype=torch.float64 if few else None)
-        if log_p.detach().gather(1, place).amax().item() < (CERTAIN if few else LIKELY):
+    if input.dtype is torch.float32 and few(input):  # torch's kernels, and a look at the targets
+        small = input.numel() <= SMALL  # then float64 costs less than a second attempt
+        log_p = torch.log_softmax(input, 1, dtype=torch.float64 if small else None)
+        if log_p.detach().gather(1, place).amax().item() < (CERTAIN if small else LIKELY):
             return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).to(input.dtype))
     logits = input.detach()
     share = torch.softmax(logits, 1)

@@ -1,5 +1,7 @@
 """Cross-entropy from logits: class indices or probabilities as targets."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,10 +24,15 @@ from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, 
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import eager
-from lossmith.engines.row import one_pass_class_nll
+from lossmith.engines.row import few, one_pass_class_nll
 from lossmith.engines.rows.head import Head
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
+
+
+def _native(input: Tensor, target: Tensor, reduction: int, **options: Any) -> Tensor | None:
+    """One pass over few logits; blocks of rows are faster for many."""
+    return one_pass(input, target, reduction, **options) if input.ndim > 1 and few(input) else None
 
 
 def one_pass(
@@ -98,7 +105,7 @@ def _against(
         avoid_when="many labels are wrong: the pull of a wrong label is not bounded away",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
-    native=one_pass,
+    native=_native,
     native_checks=True,
     engine=against(_against),
 )
