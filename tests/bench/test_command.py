@@ -80,6 +80,7 @@ def test_first_calls_are_medians_over_programs(tmp_path, monkeypatch):
         return [next(seconds) for _ in range(3)]
 
     monkeypatch.setattr(cold, "_program", program)
+    monkeypatch.setattr(cold, "missing_compiler", lambda device: "")
     done = run("--cold-start", "--json", str(tmp_path))
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "cold_start.json").read_text())
@@ -90,7 +91,15 @@ def test_first_calls_are_medians_over_programs(tmp_path, monkeypatch):
     assert f"| {cold.SITUATIONS[0]} | 7 |" in cold.markdown(found)
 
 
+def test_first_calls_without_a_compiler_are_refused(monkeypatch):
+    monkeypatch.setattr(cold, "missing_compiler", lambda device: "there is no C++ compiler")
+    done = run("--cold-start")
+    assert done.exit_code == 2
+    assert "must have one, but there is no C++ compiler" in done.stderr
+
+
 def test_a_program_that_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(cold, "missing_compiler", lambda device: "")
     monkeypatch.setattr(cold, "CHILD", "raise SystemExit('there is no compiler')")
     done = run("--cold-start")
     assert done.exit_code == 2

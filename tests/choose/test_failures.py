@@ -84,7 +84,7 @@ def _too_much(folder):
     os._exit(0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the files of a forked process")
 def test_a_write_that_the_system_cuts_leaves_nothing(tmp_path):
     child = multiprocessing.get_context("fork").Process(target=_too_much, args=(tmp_path,))
     child.start()

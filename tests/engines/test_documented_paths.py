@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 import lossmith as lm
-from lossmith.engines import generated_label_maps, one_pass, statistics
+from lossmith.core import route
+from lossmith.engines import generated_label_maps, one_pass, pairs, row, statistics
 from lossmith.engines.rows import engine as rows
 
 Loss = Callable[..., Tensor]
@@ -54,13 +56,13 @@ CASES = _cases()
 EACH = pytest.mark.parametrize("name", CASES)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quicker = functools.partial(torch.compile, dynamic=True, fullgraph=True, backend="aot_eager")
-    monkeypatch.setattr(one_pass, "_compiled", quicker)
-    monkeypatch.setattr(one_pass, "WORTH", 0)
-    monkeypatch.setattr(one_pass, "_kernels", {})
-    monkeypatch.setattr(one_pass, "_failed", {})
+pytestmark = pytest.mark.usefixtures("without_inductor")
+
+
+def test_the_page_gives_the_sizes_of_the_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
+    sizes = f"{route.SMALL:,} elements", f"{row.FEW:,} logits", f"{pairs.SMALL:,} pairs"
+    assert all(size in page for size in (*sizes, f"{pairs.BUDGET['cpu'] >> 20} MiB"))
 
 
 def outcome(loss: Loss, tensors: tuple[Tensor, ...], **options: object) -> tuple[Tensor, Tensor]:
@@ -167,7 +169,6 @@ whole = {
     "pairs": lambda a: torch.nn.functional.cross_entropy(a @ right.T, torch.arange(8192)),
     "head": lambda a: torch.nn.functional.cross_entropy(a @ weight.T, labels),
 }
-few = {"pairs": left[:64], "head": hidden[:64]}
 for name in ours:  # what is loaded once, and the threads of the backward pass
     if name == "head":
         ours[name](hidden.clone().requires_grad_()).backward()

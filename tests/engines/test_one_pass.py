@@ -21,13 +21,7 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
     return x.requires_grad_(), y
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    quicker = functools.partial(torch.compile, dynamic=True, fullgraph=True, backend="aot_eager")
-    monkeypatch.setattr(one_pass, "_compiled", quicker)
-    monkeypatch.setattr(one_pass, "WORTH", 0)
-    monkeypatch.setattr(one_pass, "_kernels", {})
-    monkeypatch.setattr(one_pass, "_failed", {})
+pytestmark = pytest.mark.usefixtures("without_inductor")
 
 
 @pytest.mark.parametrize("name", ["one_pass", "blocks"])

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lossmith.bench.machine import facts
+from lossmith.engines.one_pass import missing_compiler
 
 # In a process of its own: nothing but torch is loaded, and no kernel is at hand
 CHILD = """
@@ -46,8 +47,10 @@ def cold_start(done: Callable[[], None] = lambda: None) -> dict[str, Any]:
         A document with the machine and the seconds of each situation.
 
     Raises:
-        RuntimeError: If a program fails, as where there is no compiler.
+        RuntimeError: If there is no compiler, or a program fails.
     """
+    if lacking := missing_compiler("cpu"):  # the programs would run without one, in blocks
+        raise RuntimeError(f"the first call with a compiler must have one, but {lacking}")
     rounds: list[list[float]] = []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory(prefix="lossmith-") as folder:

@@ -19,7 +19,7 @@ from lossmith.choose.outcome import Tournament
 from lossmith.choose.stack import Stack
 from lossmith.choose.training import Batches, Contestant, Losses
 from lossmith.choose.work import Work
-from lossmith.core.memory import peak_bytes
+from lossmith.core.memory import Profiled, peak_bytes
 
 Array = NDArray[Any]
 ROUNDS = 8
@@ -92,7 +92,7 @@ def costs(work: Work, outcome: Tournament) -> dict[str, Cost]:
 
 
 def _memory(stack: Stack, loss: Losses, x: Tensor, rows: Tensor) -> float:
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(Profiled):
         return peak_bytes(lambda: stack.step(loss(stack(x), rows).sum()), x.device)
     return math.nan
 

@@ -142,7 +142,7 @@ def build(
         if swift is not None and native_checks and route is None:
             try:
                 done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
-            except (IndexError, RuntimeError):
+            except (IndexError, RuntimeError):  # a label outside, say: the checks below word it
                 done = None
             if done is not None:
                 return done

@@ -11,6 +11,10 @@ from torch.autograd import profiler
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 
+class Profiled(RuntimeError):
+    """Another profiler runs, which measuring would end."""
+
+
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     """Most bytes that were alive at one time during a call, beyond those alive before it.
 
@@ -18,7 +22,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     another library takes by itself is not seen, nor the release of what was there before.
 
     Raises:
-        RuntimeError: If another profiler runs, which this one would end.
+        Profiled: If another profiler runs, which this one would end.
     """
     if device.type == "cuda":
         torch.cuda.synchronize()
@@ -28,7 +32,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
     if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
-        raise RuntimeError("memory must be measured while no other profiler runs, got one")
+        raise Profiled("memory must be measured while no other profiler runs, got one")
     # not torch.profiler.profile, which imports the compiler on its first use: two seconds
     recorded: Any = profiler.profile(use_kineto=True, profile_memory=True)
     with recorded:

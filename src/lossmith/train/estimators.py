@@ -108,6 +108,7 @@ class LossRegressor(RegressorMixin, NetworkEstimator):
         random_state: Any = None,
         device: str = "cpu",
     ) -> None:
+        # repeated, because scikit-learn reads the parameters off this signature alone
         super().__init__(
             loss,
             loss_params=loss_params,

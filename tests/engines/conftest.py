@@ -1,0 +1,18 @@
+"""What tests of several engines share."""
+
+import functools
+
+import pytest
+import torch
+
+from lossmith.engines import one_pass
+
+
+@pytest.fixture
+def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled calls of any size are traced and differentiated, but no C++ is generated."""
+    quicker = functools.partial(torch.compile, dynamic=True, fullgraph=True, backend="aot_eager")
+    monkeypatch.setattr(one_pass, "_compiled", quicker)
+    monkeypatch.setattr(one_pass, "WORTH", 0)
+    monkeypatch.setattr(one_pass, "_kernels", {})
+    monkeypatch.setattr(one_pass, "_failed", {})
