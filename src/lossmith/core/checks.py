@@ -83,28 +83,22 @@ def checkable(tensor: Tensor) -> bool:
     return tensor.is_cpu or (_debugging and tensor.device.type != "meta")
 
 
-def require_range(name: str, rule: str, tensor: Tensor, low: float, high: float) -> None:
-    """Every element of ``tensor`` lies in ``[low, high]``; NaN does not."""
-    if torch.compiler.is_compiling():
-        inside = (tensor >= low) & (tensor <= high)
-        torch._assert_async(inside.all(), f"{name} must {rule}")
-        return
-    tensor = bare(tensor)
-    if not checkable(tensor) or tensor.numel() == 0:
-        return
-    smallest, largest = torch.aminmax(tensor.detach())
-    if not (smallest.item() >= low and largest.item() <= high):  # the negation also catches NaN
-        outside = tensor[~((tensor >= low) & (tensor <= high))]
-        fail(name, rule, outside.flatten()[0])
+def within(plain: Tensor, low: float, high: float) -> bool:
+    """Whether all values lie in ``[low, high]``; NaN does not. On the CPU only, or under ``debug``.
 
-
-def seen_within(tensor: Tensor, low: float, high: float) -> bool:
-    """Whether a look at the values, where it is free, shows all of them in ``[low, high]``."""
-    plain = bare(tensor)
-    if torch.compiler.is_compiling() or not checkable(plain) or plain.numel() == 0:
-        return False
+    One pass, where comparing element by element would write two tensors of flags and read them.
+    """
     smallest, largest = torch.aminmax(plain)
     return smallest.item() >= low and largest.item() <= high
+
+
+def require_range(name: str, rule: str, tensor: Tensor, low: float, high: float) -> None:
+    """Every element of ``tensor`` lies in ``[low, high]``; NaN does not."""
+    if not torch.compiler.is_compiling():
+        tensor = bare(tensor)
+        if not checkable(tensor) or tensor.numel() == 0 or within(tensor.detach(), low, high):
+            return
+    require_all(name, rule, (tensor >= low) & (tensor <= high), tensor)
 
 
 def require_all(name: str, rule: str, holds: Tensor, tensor: Tensor) -> None:

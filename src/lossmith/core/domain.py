@@ -13,15 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lossmith.core.checks import (
-    bare,
-    checkable,
-    fail,
-    fail_type,
-    require_all,
-    require_range,
-    seen_within,
-)
+from lossmith.core.checks import bare, checkable, fail, fail_type, require_all, within
 
 Sizes = Mapping[str, int]
 
@@ -56,11 +48,31 @@ class Domain:
 
     def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
         """Refuse a tensor with a value outside the domain. ``sizes`` maps dimension names."""
+        if self.checks_values and not self.seen(value, sizes):
+            require_all(name, self.rule, self.inside(value), value)
 
     @property
     def checks_values(self) -> bool:
         """Whether :meth:`check_tensor` does anything."""
-        return type(self).check_tensor is not Domain.check_tensor
+        domain = type(self)
+        return domain.check_tensor is not Domain.check_tensor or domain.holds is not Domain.holds
+
+    def seen(self, value: Tensor, sizes: Sizes) -> bool:
+        """Whether a look shows every value inside, or may not be taken: it would stall a device."""
+        if torch.compiler.is_compiling():
+            return False
+        plain = bare(value)
+        if not checkable(plain) or plain.numel() == 0:
+            return True
+        return self.holds(plain.detach() if plain.requires_grad else plain, sizes)
+
+    def holds(self, plain: Tensor, sizes: Sizes) -> bool:
+        """Whether one pass over the values shows all of them inside; False if it cannot tell."""
+        return False
+
+    def inside(self, value: Tensor) -> Tensor:
+        """Where the values lie in the domain."""
+        raise NotImplementedError(self.name)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """Ordinary members in float64 (or int64), for tests."""
@@ -83,16 +95,16 @@ class Interval(Domain):
         """Whether a finite end has to be enforced on tensors."""
         return self.enforced and (self.low > -math.inf or self.high < math.inf)
 
-    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
-        """Refuse values outside the interval."""
-        if not self.checks_values:
-            return
-        if self.low_open or self.high_open:
-            above = value > self.low if self.low_open else value >= self.low
-            below = value < self.high if self.high_open else value <= self.high
-            require_all(name, self.rule, above & below, value)
-        else:
-            require_range(name, self.rule, value, self.low, self.high)
+    def holds(self, plain: Tensor, sizes: Sizes) -> bool:
+        """Whether the smallest and the largest value lie in the interval. On the CPU only."""
+        smallest, largest = torch.aminmax(plain)
+        return self.contains(smallest.item()) and self.contains(largest.item())
+
+    def inside(self, value: Tensor) -> Tensor:
+        """Where the values lie in the interval; NaN does not."""
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above & below
 
     def check_option(self, name: str, value: Any) -> None:
         """Refuse an option outside the interval. Tensors are checked where that is free."""
@@ -102,9 +114,7 @@ class Interval(Domain):
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             fail_type(name, "be a number", value)
-        above = value > self.low if self.low_open else value >= self.low
-        below = value < self.high if self.high_open else value <= self.high
-        if not (above and below):
+        if not self.contains(value):
             fail(name, self.rule, value)
 
     def contains(self, value: float) -> bool:
@@ -146,23 +156,23 @@ class Labels(Domain):
     values: tuple[float, ...] = ()
     floating: bool | None = None
 
-    def check_tensor(self, name: str, value: Tensor, sizes: Sizes) -> None:
-        """Refuse values that are not in the set."""
+    def holds(self, plain: Tensor, sizes: Sizes) -> bool:
+        """Whether each value is in the set. On the CPU only."""
+        if len(self.values) != 2:
+            return bool(self.inside(plain).all())
+        # |x - centre| is one constant for both labels, so one pass finds any stranger
         low, high = min(self.values), max(self.values)
-        if len(self.values) == 2 and not torch.compiler.is_compiling():
-            # Two labels: |x - centre| is one constant for both, so one pass finds any stranger.
-            plain = bare(value)
-            if not checkable(plain) or plain.numel() == 0:
-                return
-            plain = plain.to(torch.uint8) if plain.dtype is torch.bool else plain.detach()
-            centre = 0.5 * (low + high)
-            least, most = torch.aminmax((plain - centre if centre else plain).abs())
-            if least.item() == most.item() == 0.5 * (high - low):
-                return
+        plain = plain.to(torch.uint8) if plain.dtype is torch.bool else plain
+        centre = 0.5 * (low + high)
+        least, most = torch.aminmax((plain - centre if centre else plain).abs())
+        return least.item() == most.item() == 0.5 * (high - low)
+
+    def inside(self, value: Tensor) -> Tensor:
+        """Where the values are in the set."""
         inside = value == self.values[0]
         for label in self.values[1:]:
             inside = inside | (value == label)
-        require_all(name, self.rule, inside, value)
+        return inside
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """Labels drawn evenly."""
@@ -182,18 +192,18 @@ class ClassIndex(Domain):
         self, name: str, value: Tensor, sizes: Sizes, ignore_index: int | None = None
     ) -> None:
         """Refuse indices outside the number of classes, ``ignore_index`` excepted."""
+        if self.seen(value, sizes):  # nothing is ignored then: no copy
+            return
         top = sizes[self.classes] - 1
         if ignore_index is not None and not 0 <= ignore_index <= top:
-            if seen_within(value, 0, top):  # nothing is ignored: no copy
-                return
             value = value.long()  # which can hold any index to ignore
             value = torch.where(value == ignore_index, 0, value)
-        require_range(name, f"be a class index in [0, {top}]", value, 0, top)
+        inside = (value >= 0) & (value <= top)
+        require_all(name, f"be a class index in [0, {top}]", inside, value)
 
-    @property
-    def checks_values(self) -> bool:
-        """Class indices are always checked."""
-        return True
+    def holds(self, plain: Tensor, sizes: Sizes) -> bool:
+        """Whether the smallest and the largest index name a class. On the CPU only."""
+        return within(plain, 0, sizes[self.classes] - 1)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """Classes drawn evenly."""
@@ -363,17 +373,6 @@ class Function:
     def contains(self, value: Any) -> bool:
         """Whether a function is given."""
         return value is not None
-
-
-@dataclass(frozen=True)
-class Present(Vector):
-    """An option that is a tensor of booleans, True where an entry exists, or None."""
-
-    def check_option(self, name: str, value: Any) -> None:
-        """Refuse what is not a tensor of booleans."""
-        super().check_option(name, value)
-        if value is not None and value.dtype is not torch.bool:
-            fail_type(name, "be a tensor of bool or None", value)
 
 
 REAL = Interval("real", "be real")

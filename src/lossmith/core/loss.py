@@ -118,8 +118,13 @@ def build(
         # A training loop makes the same call again and again, and working out what it is costs as
         # much as a small torch kernel. Under compile sizes may be symbols without a hash.
         compiling = torch.compiler.is_compiling()
-        key = None if compiling else _key(tensors, reduction, options)
-        plan = None if key is None else plans.get(key)
+        key = plan = None
+        if not compiling:
+            try:
+                key = _key(tensors, reduction, options)
+                plan = plans.get(key)
+            except (AttributeError, TypeError):  # something has no shape or no hash
+                key = None
         if plan is None:
             plan = _plan(card, tensors, reduction, options, arrange)
             if key is not None:
@@ -139,14 +144,21 @@ def build(
         swift = native if plan.kernel and sample_weight is None else None
         if swift is not None and (compiling or transforming()):
             swift = None
-        if swift is not None and native_checks and route is None:
-            try:
+        looked = False
+        if swift is not None and route is None:
+            done = None
+            if native_checks:
+                try:
+                    done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
+                except (IndexError, RuntimeError):  # a label outside, say: the checks below word it
+                    done = None
+            elif late is None and ignore is None and way.seen(tensors, sizes):
+                looked = True
                 done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
-            except (IndexError, RuntimeError):  # a label outside, say: the checks below word it
-                done = None
             if done is not None:
                 return done
-            swift = None  # it has had its turn
+            if native_checks or looked:
+                swift = None  # it has had its turn
 
         offer = early is not None and not compiling and large(plan.elements)
         if offer and not transforming():
@@ -172,7 +184,8 @@ def build(
             ones = tensors[0].new_ones(()) if weight is None else weight
             weight = torch.where(absent, torch.zeros_like(ones), ones)
         seen = absent is None and ignore_index is not None
-        way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
+        if not looked:
+            way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         swift = swift if absent is None else None
         call = Call(card, way, body, tensors, options, weight, reduction, swift is not None, late)
@@ -211,22 +224,18 @@ class _Plan(NamedTuple):
 
 
 def _key(tensors: tuple[Any, ...], reduction: str, options: dict[str, Any]) -> Any:
-    """What the plan of a call depends on; None if something has no shape or no hash."""
-    try:
-        # the class too: 1 equals True, and is not the same to every rule
-        given = tuple(
-            [
-                (name, value.shape, value.dtype)
-                if isinstance(value, Tensor)
-                else (name, value, value.__class__)
-                for name, value in options.items()
-            ]
-        )
-        key = (reduction, given, *[t.shape for t in tensors], *[t.dtype for t in tensors])
-        hash(key)
-    except (AttributeError, TypeError):
-        return None
-    return key
+    """What the plan of a call depends on, as far as it has a shape and a hash."""
+    key = (reduction, *[t.shape for t in tensors], *[t.dtype for t in tensors])
+    if not options:
+        return key
+    # the class too: 1 equals True, and is not the same to every rule
+    given = [
+        (name, value.shape, value.dtype)
+        if isinstance(value, Tensor)
+        else (name, value, value.__class__)
+        for name, value in options.items()
+    ]
+    return key, *given
 
 
 def _plan(

@@ -159,6 +159,10 @@ class Signature:
             else:
                 domain.check_tensor(names[index], tensors[index], sizes)
 
+    def seen(self, tensors: tuple[Tensor, ...], sizes: Mapping[str, int]) -> bool:
+        """Whether a look shows every value inside its domain, or may not be taken."""
+        return all(domain.seen(tensors[index], sizes) for index, domain in self._checked)
+
     def one_dtype(self, tensors: tuple[Tensor, ...]) -> bool:
         """Whether all floating-point arguments share a dtype, as torch's kernels want."""
         dtype = tensors[0].dtype

@@ -21,12 +21,12 @@ def eager(*tensors: Tensor) -> bool:
     tangent. The level of forward mode is a private name of torch; the contract's law
     ``jvp_equals_vjp`` and gradcheck's forward mode watch over it.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and not transforming()
-        and forward_ad._current_level < 0
-        and all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in tensors)
-    )
+    if forward_ad._current_level >= 0 or torch.compiler.is_compiling() or transforming():
+        return False
+    for tensor in tensors:  # a loop: each call of a small loss waits for this
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
+    return True
 
 
 @torch.compiler.assume_constant_result

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.engines.eligible import eager
-from lossmith.engines.pull import SMALL, reduced, with_pull
+from lossmith.engines.pull import SMALL, with_pull
 
 # Elements of a block per thread: half a dozen float32 buffers of them fill a second-level cache,
 # and the calls per block no longer count.
@@ -41,8 +41,9 @@ class Formula(NamedTuple):
             comes straight after ``value`` and finds these three as they were left; ``out`` is
             free.
         fits: Whether the rest may serve a block, for the values that are in it.
-        few: The unreduced loss in a few of torch's differentiable kernels, good where ``fits``
-            holds. It serves small tensors; None if there is none.
+        few: ``few(input, target, reduction)`` is the reduced loss in as few of torch's kernels as
+            it takes, for small tensors. None where it does not fit the values; what is not finite
+            says so too.
         by_row: The loss is one number per row of an input ``(N, C)``.
     """
 
@@ -50,8 +51,13 @@ class Formula(NamedTuple):
     value: Callable[..., Any]
     slope: Callable[..., Any]
     fits: Callable[[Tensor, Tensor], bool] = _always
-    few: Callable[[Tensor, Tensor], Tensor] | None = None
+    few: Callable[[Tensor, Tensor, int], Tensor | None] | None = None
     by_row: bool = False
+
+
+def zeros_and_ones(label: Tensor) -> bool:
+    """Whether every label is 0 or 1. On the CPU only."""
+    return torch.equal(label.relu().sign(), label)
 
 
 def rows_are_worth_it(input: Tensor) -> bool:
@@ -67,7 +73,11 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
     if target.requires_grad or not input.is_cpu or not eager(input, target):
         return None
     if formula.few is not None and input.numel() <= SMALL:
-        return _in_few_kernels(formula, input, target, reduction)
+        value = formula.few(input, target, reduction)
+        if value is None:
+            return None
+        finite = math.isfinite((value if value.ndim == 0 else value.detach().sum()).item())
+        return value if finite else None
     x, y = input.detach().contiguous(), target.contiguous()
     if formula.by_row:
         x = x.view(-1, x.shape[-1])
@@ -90,17 +100,6 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
     return with_pull(
         result, reduction, _pull, formula.plain, leaves=leaves, others=others, kept=kept, done=True
     )
-
-
-def _in_few_kernels(
-    formula: Formula, input: Tensor, target: Tensor, reduction: int
-) -> Tensor | None:
-    assert formula.few is not None
-    if not formula.fits(input.detach(), target):
-        return None
-    value = reduced(formula.few(input, target), reduction)
-    finite = math.isfinite((value if value.ndim == 0 else value.detach().sum()).item())
-    return value if finite else None
 
 
 def _fill(

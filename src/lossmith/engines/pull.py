@@ -56,9 +56,8 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), record = grads, ctx.record
-        needed, tensors = ctx.needs_input_grad[3:], ctx.saved_tensors
-        leaves = tensors[: record.leaves]
+        (grad,), record, tensors = grads, ctx.record, ctx.saved_tensors
+        needed, leaves = ctx.needs_input_grad[3:], tensors[: record.leaves]
         if torch.is_grad_enabled():  # create_graph
             # views stand for the leaves, which may depend on one another or be one tensor
             leaves = tuple([leaf.view_as(leaf) for leaf in leaves])
@@ -67,9 +66,10 @@ class _Known(torch.autograd.Function):
             value = reduced(record.plain(*leaves, *others), record.reduction)
             slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
             return None, None, None, *[next(slopes) if need else None for need in needed]
-        each = grad if record.divisor == 1 else grad / record.divisor
+        if record.divisor != 1:
+            grad = grad / record.divisor
         kept = tensors[record.leaves + record.others :]
-        return None, None, None, *record.pull(each, needed, leaves, *kept)
+        return None, None, None, *record.pull(grad, needed, leaves, *kept)
 
 
 def with_pull(

@@ -1,6 +1,9 @@
 """Binary cross-entropy, from logits and from probabilities."""
 
+from typing import Any, cast
+
 import torch
+import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point
@@ -10,13 +13,21 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engines.in_cache import Formula, in_cache
+from lossmith.engines.in_cache import Formula, in_cache, zeros_and_ones
+from lossmith.engines.pull import reduced, with_pull
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0
+# torch divides by p (1 - p) and by no less than 1e-12: its pair of kernels is right from here on.
+# Its second derivative is not, so they are not left to its own graph.
+FLOOR = 2e-12
 # from here on no logarithm meets that bound, and p (1 - p) does not vanish
 SMALLEST = 1e-36
 ONE = torch.ones(())
+MINUS_ONE = -ONE
+forward: Any = cast(Any, kernels).binary_cross_entropy
+backward: Any = torch.ops.aten.binary_cross_entropy_backward.default
+soft_margin: Any = cast(Any, kernels).soft_margin_loss
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
@@ -24,8 +35,12 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return times(target, softplus(-input)) + times(1 - target, softplus(input))
 
 
-def _few(input: Tensor, target: Tensor) -> Tensor:
-    return torch.lerp(softplus(input), softplus(-input), target)
+def _few(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    if zeros_and_ones(target):
+        return soft_margin(input, torch.add(MINUS_ONE, target, alpha=2), reduction)
+    if not _in_unit(input, target):
+        return None
+    return reduced(torch.lerp(softplus(input), softplus(-input), target), reduction)
 
 
 def _value(x: Tensor, y: Tensor, out: Tensor, gap: Tensor, sign: Tensor, tail: Tensor) -> None:
@@ -78,10 +93,6 @@ def _from_probabilities(input: Tensor, target: Tensor, alpha: float | None = Non
     return positive + negative
 
 
-def _few_from_probabilities(input: Tensor, target: Tensor) -> Tensor:
-    return -torch.lerp(torch.log1p(-input), input.log(), target)
-
-
 def _value_from_probabilities(
     p: Tensor, y: Tensor, out: Tensor, slope: Tensor, log_p: Tensor, log_rest: Tensor
 ) -> None:
@@ -100,6 +111,20 @@ def _slope_from_probabilities(
 def _above_the_bound(p: Tensor, label: Tensor) -> bool:
     least, most = torch.aminmax(p)
     return least.item() > SMALLEST and most.item() < 1 and _in_unit(p, label)
+
+
+def _few_from_probabilities(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    p = input.detach()
+    least, most = torch.aminmax(p)
+    if not (least.item() > FLOOR and most.item() < 1 - FLOOR and _in_unit(p, target)):
+        return None
+    value = forward(p, target, None, reduction)
+
+    def pull(grad: Tensor, needed: Any, leaves: Any, target: Tensor) -> tuple[Tensor]:
+        return (backward(grad, p, target, None, reduction),)
+
+    given = {"leaves": (input,), "others": (target,), "kept": (target,)}
+    return with_pull(value, reduction, pull, _from_probabilities, **given, done=True)
 
 
 FROM_PROBABILITIES = Formula(

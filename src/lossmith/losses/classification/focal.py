@@ -30,7 +30,7 @@ from lossmith.core.numerics import (
 )
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature, elementwise
-from lossmith.engines.in_cache import Formula, in_cache
+from lossmith.engines.in_cache import Formula, in_cache, zeros_and_ones
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
 
@@ -58,8 +58,7 @@ _LINEAR_FROM = 40.0  # as in `numerics.softplus`
 
 
 def _hard(input: Tensor, label: Tensor) -> bool:
-    """Every label is 0 or 1."""
-    return label.mul(label).equal(label) and label.amax().item() <= 1
+    return zeros_and_ones(label)
 
 
 @functools.cache

@@ -19,6 +19,8 @@ from lossmith.engines.eligible import eager, sequential
 from lossmith.engines.in_cache import Formula, in_cache, rows_are_worth_it
 from lossmith.engines.pull import with_pull
 
+forward: Any = cast(Any, kernels).multi_margin_loss
+backward: Any = torch.ops.aten.multi_margin_loss_backward.default
 ANY_NUMBER = Interval("number", "be a number")
 
 
@@ -30,14 +32,14 @@ def _kernel(
     margin: float,
 ) -> Tensor | None:
     """The kernel of torch with the derivatives that it lacks. It is finite for NaN scores."""
+    scores = input.detach()
     simple = input.ndim == 2 and input.is_cpu and eager(input)
-    if not simple or not math.isfinite(input.detach().sum().item()):
+    if not simple or not math.isfinite(scores.sum().item()):
         return None
-    scores = sequential(input.detach())
-    value = cast(Any, kernels).multi_margin_loss(scores, target, p, margin, None, reduction)
+    scores = sequential(scores)
+    value = forward(scores, target, p, margin, None, reduction)
 
     def pull(grad: Tensor, needed: Any, leaves: Any, scores: Tensor, target: Tensor) -> Any:
-        backward = torch.ops.aten.multi_margin_loss_backward
         each = grad.to(scores.dtype).contiguous()
         slope = backward(each, scores, target, p, margin, None, reduction)
         return (slope.to(grad.dtype),)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import REAL, SIGN
-from lossmith.core.loss import NATIVE_REDUCTION, loss
+from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import softplus
 from lossmith.core.reduction import Reduction
@@ -20,8 +20,11 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return softplus(-target * input)
 
 
-def _few(input: Tensor, target: Tensor) -> Tensor:
-    return cast(Any, kernels).soft_margin_loss(input, target, NATIVE_REDUCTION["none"])
+soft_margin: Any = cast(Any, kernels).soft_margin_loss
+
+
+def _few(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    return soft_margin(input, target, reduction) if _signs(input, target) else None
 
 
 def _value(x: Tensor, y: Tensor, out: Tensor, slope: Tensor, margin: Tensor, tail: Tensor) -> None:

@@ -34,8 +34,8 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return times(target, torch.where(target == 0, 1.0, target).log() - input)
 
 
-def _few(input: Tensor, target: Tensor) -> Tensor:
-    return torch.kl_div(input, target, NATIVE_REDUCTION["none"])
+def _few(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    return torch.kl_div(input, target, reduction) if _in_unit(input, target) else None
 
 
 def _value(x: Tensor, q: Tensor, out: Tensor, *spare: Tensor) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lossmith.core.card import Card, Point
 from lossmith.core.domain import COUNT, FLAG, NONNEGATIVE, REAL
-from lossmith.core.loss import NATIVE_REDUCTION, loss
+from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import xlogy
 from lossmith.core.reduction import Reduction
@@ -30,8 +30,10 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
     return torch.addcmul(input.exp(), target, counted, value=-1)
 
 
-def _few(input: Tensor, target: Tensor) -> Tensor:
-    return torch.poisson_nll_loss(input, target, True, False, 0.0, NATIVE_REDUCTION["none"])
+def _few(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
+    if not _counts(input, target):
+        return None
+    return torch.poisson_nll_loss(input, target, True, False, 0.0, reduction)
 
 
 def _value(x: Tensor, y: Tensor, out: Tensor, rate: Tensor, *spare: Tensor) -> None:

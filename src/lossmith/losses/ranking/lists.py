@@ -1,13 +1,27 @@
 """What the losses on lists share: entries that are not there, gains, ranks."""
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossmith.core.checks import require_range
-from lossmith.core.domain import Present
+from lossmith.core.checks import fail_type, require_range
+from lossmith.core.domain import Vector
 from lossmith.core.reduction import Terms
+
+
+@dataclass(frozen=True)
+class Present(Vector):
+    """An option that is a tensor of booleans, True where an entry exists, or None."""
+
+    def check_option(self, name: str, value: Any) -> None:
+        """Refuse what is not a tensor of booleans."""
+        super().check_option(name, value)
+        if value is not None and value.dtype is not torch.bool:
+            fail_type(name, "be a tensor of bool or None", value)
+
 
 PRESENT = Present(("N", "L"))
 
