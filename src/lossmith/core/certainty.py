@@ -18,16 +18,19 @@ from lossmith.core.signature import Signature
 ROOM = 256.0
 
 
-def tamed(logits: Tensor) -> Tensor | None:
-    """The logits with very large ones for infinite ones; None if a look shows that all are finite.
+def seen_finite(logits: Tensor) -> bool:
+    """Whether a look shows that no logit is infinite.
 
-    On the CPU the look costs a sum; elsewhere it would stall the device, and in a graph it is
+    On the CPU only, where it costs a sum; elsewhere it would stall the device, and in a graph it is
     impossible.
     """
-    compiling = torch.compiler.is_compiling()
-    plain = bare(logits).detach()
-    if not compiling and plain.device.type == "cpu" and math.isfinite(plain.sum().item()):
-        return None
+    if torch.compiler.is_compiling() or logits.device.type != "cpu":
+        return False
+    return math.isfinite(bare(logits).detach().sum().item())
+
+
+def tamed(logits: Tensor) -> Tensor:
+    """The logits with very large ones for infinite ones."""
     largest = torch.finfo(logits.dtype).max / ROOM
     finite = torch.nan_to_num(logits.detach(), nan=math.nan, posinf=largest, neginf=-largest)
     result = logits.clone()

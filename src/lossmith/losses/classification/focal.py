@@ -42,13 +42,20 @@ def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
 
 
 def _plain(input: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
-    against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    p, rest = sigmoid_sides(input)
-    positive = times(target, faded(toward, rest, against, gamma))
-    negative = times(1 - target, faded(against, p, toward, gamma))
+    """By what the sign of the logit predicts: one exponential and one logarithm for both labels."""
+    positive, negative = target, 1 - target
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
-    return positive + negative
+    left = input < 0
+    agrees, differs = torch.where(left, negative, positive), torch.where(left, positive, negative)
+    size = torch.where(left, -input, input)
+    tail = torch.exp(-size)
+    likely = 1 / (1 + tail)
+    right = torch.log1p(tail)  # what it costs to be right about the prediction, and wrong
+    wrong = size + right
+    return times(agrees, faded(right, tail * likely, wrong, gamma)) + times(
+        differs, faded(wrong, likely, right, gamma)
+    )
 
 
 # With the logit of the wrong side, z = -x for a label of 1 and x for 0, the loss is
