@@ -24,8 +24,7 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
-    sigmoid_sides,
-    softplus_sides,
+    logistic_sides,
     times,
 )
 from lossmith.core.reduction import Reduction, Terms
@@ -42,8 +41,7 @@ def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
 
 
 def _plain(input: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
-    against, toward = softplus_sides(input)  # -log(1 - p) and -log p
-    p, rest = sigmoid_sides(input)
+    against, toward, p, rest = logistic_sides(input)  # -log(1 - p) and -log p
     positive = times(target, faded(toward, rest, against, gamma))
     negative = times(1 - target, faded(against, p, toward, gamma))
     if alpha is not None:
@@ -174,8 +172,8 @@ class SigmoidFocalLoss(Loss):
 
 
 def _cost(margin: Tensor, gamma: float) -> Tensor:
-    nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
-    return faded(nll, sigmoid_sides(margin)[0], odds, gamma)
+    nll, odds, rest, _ = logistic_sides(margin)  # odds: -log(1 - p)
+    return faded(nll, rest, odds, gamma)
 
 
 def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100) -> Against:
