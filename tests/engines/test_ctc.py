@@ -31,50 +31,76 @@ def by_plain(scores: torch.Tensor, *rest: torch.Tensor, logits: bool) -> tuple[t
     return torch.where(infinite, math.inf, value).detach(), gradient
 
 
-def dense(scores: torch.Tensor, value: torch.Tensor, *kept: torch.Tensor) -> torch.Tensor:
-    pull = ctc._pull_symbols if len(kept) == 2 else ctc._pull
+def dense(scores: torch.Tensor, value: torch.Tensor, pull: Any, *kept: Any) -> torch.Tensor:
     return pull(torch.ones_like(value), (True,), (scores,), *kept)[0]
 
 
 @pytest.mark.parametrize("logits", [False, True])
-@pytest.mark.parametrize("walk", ["multiplied", "in_logarithms"])
-def test_a_walk_equals_the_plain_function(logits: bool, walk: str, monkeypatch: Any) -> None:
-    if walk == "in_logarithms":
-        monkeypatch.setattr(ctc, "multiplied", lambda *a, **b: None)
-    else:
-        monkeypatch.setattr(ctc, "in_logarithms", None)
+@pytest.mark.parametrize("way", [ctc._by_walk, ctc._by_logarithms])
+def test_a_walk_equals_the_plain_function(logits: bool, way: Any, monkeypatch: Any) -> None:
+    if way is ctc._by_walk:
+        monkeypatch.setattr(ctc, "_by_logarithms", None)
     scores, *rest = ragged()
     scores[9:, 2] = math.nan  # behind the end
-    value, *kept = ctc._by_walk(ctc.Batch(scores, *rest, 0, logits), True, None)
+    value, *kept = way(ctc.Batch(scores, *rest, 0, logits), True, None)
     expected, gradient = by_plain(scores, *rest, logits=logits)
     assert expected[3] == math.inf
     torch.testing.assert_close(value, expected, rtol=1e-13, atol=1e-13)
     torch.testing.assert_close(dense(scores, value, *kept), gradient, rtol=1e-12, atol=1e-13)
-    assert kept[0][9:, 2].eq(0).all()
+    assert dense(scores, value, *kept)[9:, 2].eq(0).all()
 
 
-def test_what_multiplication_would_lose_is_left_to_logarithms(monkeypatch: Any) -> None:
-    """Here the likeliest alignment starts 1e-308 times less likely than one that leads nowhere."""
-    generator = torch.Generator().manual_seed(10)
-    grades = torch.randint(0, 3, (9, 1, 4), generator=generator).double()
-    size = torch.randint(150, 400, (1,), generator=generator)
-    emit = -grades * size - torch.rand(9, 1, 4, generator=generator, dtype=torch.float64)
-    lengths = torch.tensor([9]), torch.tensor([3])
-    given = emit, torch.ones(1, 3, dtype=torch.bool), *lengths
-    assert alignments.multiplied(*given, posterior=True) is None
-    batch = ctc.Batch(emit, torch.tensor([[1, 2, 3]]), *lengths, 0, False)
-    value, *kept = ctc._by_walk(batch, True, None)
-    expected, gradient = by_plain(emit, *batch[1:4], logits=False)
-    torch.testing.assert_close(value, expected)
-    torch.testing.assert_close(dense(emit, value, *kept), gradient)
+@pytest.mark.parametrize("steps", [1, 2, 40, 400])
+@pytest.mark.parametrize("spread", [0.3, 2.0])
+def test_divisions_on_the_way_leave_no_trace(steps: int, spread: float) -> None:
+    """From none at all to one after every second step."""
+    scores, targets, input_lengths, target_lengths = ragged(5, max(steps, 21))
+    batch = spread * scores[:steps], targets, input_lengths.clamp(max=steps), target_lengths
+    done = ctc._by_products(ctc.Batch(*batch, 0, True), True, None)
+    assert done is not None
+    expected, gradient = by_plain(*batch, logits=True)
+    torch.testing.assert_close(done[0], expected, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(dense(batch[0], *done), gradient, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_what_multiplication_would_lose_is_left_to_logarithms(logits: bool, monkeypatch) -> None:
+    """The best alignment begins 1e-365 times less likely than one that leads nowhere."""
+    emit = torch.full((20, 1, 9), -140.0)
+    emit[:10], emit[:10, :, 0], emit[10:, :, 8] = -120.0, 0.0, 0.0
+    rest = torch.arange(1, 9).unsqueeze(0), torch.tensor([20]), torch.tensor([8])
+    batch = ctc.Batch(emit, *rest, 0, logits)
+    assert ctc._by_products(batch, True, None) is None
+    expected, gradient = by_plain(emit, *rest, logits=logits)
+    leaf = emit.requires_grad_()
+    value = (lm.ctc_with_logits_loss if logits else lm.ctc_loss)(leaf, *rest, reduction="sum")
+    (found,) = torch.autograd.grad(value, leaf)
+    torch.testing.assert_close(value.double(), expected.sum())
+    torch.testing.assert_close(found, gradient)
     monkeypatch.setattr(alignments, "ROOM", math.inf)
-    lost = alignments.multiplied(*given, posterior=True)
-    assert lost is not None
-    assert lost[0].item() > expected.item() + 100
+    done = ctc._by_products(batch._replace(scores=emit.detach()), True, None)
+    assert done is not None
+    assert done[0].item() > expected.item() + 30
+
+
+@pytest.mark.parametrize("loss", [lm.ctc_loss, lm.ctc_with_logits_loss])
+def test_chances_out_of_reach_are_left_to_logarithms(loss) -> None:
+    """Confidently wrong: every symbol is e**1000 times less likely than another class."""
+    scores, targets, *lengths = ragged(3)
+    scores = (1e3 * scores.sign()).float()
+    scores[:, :, 4], targets = 1e3, targets.clamp(max=3)
+    scores = scores if loss is lm.ctc_with_logits_loss else scores - 1e3
+    leaf = scores.clone().requires_grad_()
+    value = loss(leaf, targets, *lengths, reduction="sum", zero_infinity=True)
+    (found,) = torch.autograd.grad(value, leaf)
+    logits = loss is lm.ctc_with_logits_loss
+    expected, gradient = by_plain(scores, targets, *lengths, logits=logits)
+    torch.testing.assert_close(value.double(), expected[expected.isfinite()].sum())
+    torch.testing.assert_close(found.double(), gradient.double(), rtol=1e-6, atol=1e-6)
 
 
 def test_impossible_targets_do_not_call_for_logarithms(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ctc, "in_logarithms", None)
+    monkeypatch.setattr(ctc, "_by_logarithms", None)
     scores, *rest = ragged()
     assert lm.ctc_with_logits_loss(scores, *rest, zero_infinity=True).isfinite()
 
@@ -84,7 +110,7 @@ def test_impossible_targets_do_not_call_for_logarithms(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("few", [-(10**9), 10**9])
 def test_reductions_gradients_and_graphs_agree(loss, reduction, few, monkeypatch) -> None:
     """With and without torch's kernel, and with the function that takes weights."""
-    monkeypatch.setattr(ctc, "FEW", few)
+    monkeypatch.setattr(ctc, "WALK", few)
     scores, *rest = ragged(1)
     rest[1][3:5] = 20  # all finite, so that torch's kernel serves too
     leaf = scores.float().log_softmax(2).requires_grad_()

@@ -18,21 +18,20 @@ from lossmith.core.signature import Signature
 ROOM = 256.0
 
 
-def seen_finite(logits: Tensor) -> bool:
-    """Whether a look shows that no logit is infinite.
+def tamed(logits: Tensor) -> Tensor | None:
+    """The logits with very large ones for infinite ones; None if a look shows that all are finite.
 
-    On the CPU only, where it costs a sum; elsewhere it would stall the device, and in a graph it is
+    On the CPU the look costs a sum; elsewhere it would stall the device, and in a graph it is
     impossible.
     """
-    if torch.compiler.is_compiling() or logits.device.type != "cpu":
-        return False
-    return math.isfinite(bare(logits).detach().sum().item())
-
-
-def tamed(logits: Tensor) -> Tensor:
-    """The logits with very large ones for infinite ones."""
+    compiling = torch.compiler.is_compiling()
+    plain = bare(logits).detach()
+    if not compiling and plain.device.type == "cpu" and math.isfinite(plain.sum().item()):
+        return None
     largest = torch.finfo(logits.dtype).max / ROOM
-    finite = torch.nan_to_num(logits.detach(), nan=math.nan, posinf=largest, neginf=-largest)
+    # not nan_to_num, nor isinf below: generated code calls those number by number
+    finite = torch.where(logits.detach() == math.inf, largest, logits.detach())
+    finite = torch.where(finite == -math.inf, -largest, finite)
     result = logits.clone()
     result.detach().copy_(finite)  # behind autograd's back: the gradient passes as it is
     return result
@@ -53,7 +52,7 @@ def with_limit(
     domain, logits = next(iter(way.tensors.values())), logits.detach()
     names, outer = way.expand(domain.dims, logits.ndim), way.expand(way.out, loss.ndim)
     inner = tuple(i for i, name in enumerate(names) if name not in outer)
-    infinite = logits.isinf()
+    infinite = logits.abs() == math.inf
     infinite = infinite.any(inner) if inner else infinite
     far = infinite & (loss.detach() > math.sqrt(torch.finfo(logits.dtype).max))
     loss = loss + torch.where(far, math.inf, 0.0)

@@ -32,13 +32,17 @@ def softplus_sides(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(left, 0.0, x) + tail, torch.where(left, -x, 0.0) + tail
 
 
-def sigmoid_sides(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``sigmoid(x)`` and ``sigmoid(-x)``, both exact, from the exponential of `softplus_sides`."""
+def logistic_sides(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``softplus(x)``, ``softplus(-x)``, ``sigmoid(x)`` and ``sigmoid(-x)``, as `softplus_sides`.
+
+    All four from one exponential: a compiler knows it again only if it is written once.
+    """
     left = x < 0
     tail = torch.exp(torch.where(left, x, -x))
-    likely = 1 / (1 + tail)
+    cost, likely = torch.log1p(tail), 1 / (1 + tail)
     rare = tail * likely
-    return torch.where(left, rare, likely), torch.where(left, likely, rare)
+    against, toward = torch.where(left, 0.0, x) + cost, torch.where(left, -x, 0.0) + cost
+    return against, toward, torch.where(left, rare, likely), torch.where(left, likely, rare)
 
 
 def faded(cost: Tensor, chance: Tensor, rest: Tensor, gamma: float) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.certainty import seen_finite, tamed, with_limit
+from lossmith.core.certainty import tamed, with_limit
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.signature import HALF, Signature
 
@@ -46,7 +46,6 @@ class Call(NamedTuple):
         reduction: Name of the reduction.
         native: Whether a kernel of torch, or one of lossmith's own, is there for it.
         engine: The engine that the loss itself names.
-        finite: Whether no logit is known to be infinite.
     """
 
     card: Card
@@ -58,17 +57,6 @@ class Call(NamedTuple):
     reduction: str
     native: bool
     engine: Engine | None = None
-    finite: bool = False
-
-    def looked(self) -> "Call":
-        """The same call, ``finite`` if a look that costs little shows it."""
-        return self._replace(finite=not self._logits() or seen_finite(self.tensors[0]))
-
-    def _logits(self) -> bool:
-        """Whether the first tensor holds logits: a linear layer inside a loss makes others."""
-        link = self.card.link
-        dims = next(iter(self.way.tensors.values())).dims
-        return link == "logit" or (link == "softmax" and "C" in dims)
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
@@ -77,13 +65,17 @@ class Call(NamedTuple):
         if weight is not None:  # losses that tie samples together need it inside
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
-        logits = tensors[0]
-        if self.finite or not self._logits() or seen_finite(logits):
+        logits, link = tensors[0], self.card.link
+        # a linear layer inside the loss makes the logits of something else
+        holds = link == "logit" or (
+            link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
+        )
+        finite = tamed(logits) if holds else None
+        if finite is None:
             result = self.body(*tensors, **options)
         else:
-            result = self.body(tamed(logits), *tensors[1:], **options)
-            softmax = self.card.link == "softmax"
-            result = with_limit(result, logits, self.way, softmax=softmax)
+            result = self.body(finite, *tensors[1:], **options)
+            result = with_limit(result, logits, self.way, softmax=link == "softmax")
         return reduce(result, weight, self.reduction, within=within)
 
     def compute(self, within: torch.dtype | None = None) -> Tensor:

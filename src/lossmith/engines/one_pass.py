@@ -115,7 +115,6 @@ def run(call: Call, *, compiler: bool = True) -> Tensor | None:
     needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
     bare = [t.detach() for t in given]
     if path.how == "compiled":
-        call = call.looked()  # without infinite logits the kernel is half as long
         try:
             slopes, value = _kernel(call, needs)(*bare)
         except Exception as error:  # whatever a compiler may raise; the next call takes blocks
@@ -190,7 +189,7 @@ def _key(call: Call, needs: tuple[int, ...] = ()) -> Any:
 
 
 def _kernel(call: Call, needs: tuple[int, ...]) -> Kernel:
-    key = (call.finite, _key(call, needs))
+    key = _key(call, needs)
     if key not in _kernels:
         _kernels[key] = _generate(_template(call), needs)
     return _kernels[key]

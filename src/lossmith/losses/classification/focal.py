@@ -24,8 +24,7 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
-    sigmoid_sides,
-    softplus_sides,
+    logistic_sides,
     times,
 )
 from lossmith.core.reduction import Reduction, Terms
@@ -42,20 +41,12 @@ def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
 
 
 def _plain(input: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
-    """By what the sign of the logit predicts: one exponential and one logarithm for both labels."""
-    positive, negative = target, 1 - target
+    against, toward, p, rest = logistic_sides(input)  # -log(1 - p) and -log p
+    positive = times(target, faded(toward, rest, against, gamma))
+    negative = times(1 - target, faded(against, p, toward, gamma))
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
-    left = input < 0
-    agrees, differs = torch.where(left, negative, positive), torch.where(left, positive, negative)
-    size = torch.where(left, -input, input)
-    tail = torch.exp(-size)
-    likely = 1 / (1 + tail)
-    right = torch.log1p(tail)  # what it costs to be right about the prediction, and wrong
-    wrong = size + right
-    return times(agrees, faded(right, tail * likely, wrong, gamma)) + times(
-        differs, faded(wrong, likely, right, gamma)
-    )
+    return positive + negative
 
 
 # With the logit of the wrong side, z = -x for a label of 1 and x for 0, the loss is
@@ -180,8 +171,8 @@ class SigmoidFocalLoss(Loss):
 
 
 def _cost(margin: Tensor, gamma: float) -> Tensor:
-    nll, odds = softplus_sides(margin)  # odds: -log(1 - p)
-    return faded(nll, sigmoid_sides(margin)[0], odds, gamma)
+    nll, odds, rest, _ = logistic_sides(margin)  # odds: -log(1 - p)
+    return faded(nll, rest, odds, gamma)
 
 
 def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100) -> Against:
