@@ -22,7 +22,7 @@ from lossmith.engines.rows.layout import FEW as NARROW
 UNLIKELY, UNCERTAIN = math.log(2.0), 1e-8
 # Elements up to which torch's two nodes take less than one written in Python: at 64 and 256 rows
 # of 1000 classes 150 and 390 us against 200 and 350
-SWIFT = 1 << 17
+SWIFT = 1 << 16
 # Elements up to which float64 costs less than that node: 80 us against 120 at 64, 140 against 180
 # at 4096
 TINY = 1 << 12
@@ -40,10 +40,9 @@ _NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
 def few(input: Tensor) -> bool:
     """Whether logits are too few for the blocks of ``rows/`` to gain on :func:`one_pass_class_nll`.
 
-    Of long rows torch's kernels keep too few digits, which leaves the slower way here; and short
-    ones are slow in them.
+    Short rows are slow in torch's kernels.
     """
-    return input.numel() <= (FEW if NARROW < input.shape[1] <= SHORT_ROW else SMALL)
+    return input.numel() <= (FEW if input.shape[1] > NARROW else SMALL)
 
 
 def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
@@ -71,12 +70,13 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     far = _far(logits, share, place) if tiny else None
     # in place, since a fresh megabyte costs more than the arithmetic on it
     rest = share.scatter_(1, place, 0.0).sum(1, keepdim=True)
+    whole = own + rest  # 1 but for what torch's kernel loses of many small summands
     value = (rest / own).squeeze(1).log1p_()
     if far is not None:
         value = torch.where(own.squeeze(1) > torch.finfo(logits.dtype).tiny, value, far)
-    slope = share.scatter_(1, place, rest.neg_())
     if reduction == _MEAN:
-        slope.mul_(1 / value.numel())
+        whole.mul_(value.numel())
+    slope = share.scatter_(1, place, rest.neg_()).div_(whole)
     return with_pull(
         reduced(value, reduction),
         reduction,
