@@ -10,26 +10,39 @@ import torch
 import torch._C._nn as kernels
 from torch import Tensor
 
+from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.numerics import class_nll
 from lossmith.engines.eligible import SHORT_ROW
-from lossmith.engines.pull import SMALL, with_pull
+from lossmith.engines.pull import SMALL, reduced, with_pull
+from lossmith.engines.rows.layout import FEW as NARROW
 
-# Log-probabilities of a target up to which torch's kernels keep the digits of float32: computed in
-# float32, where log(1 + small) loses none as long as the others have half, and in float64
-LIKELY, CERTAIN = math.log(0.5), -1e-8
-# Elements up to which the blocks of ``rows/`` take longer to start than they gain
-FEW = 1 << 18
+# Costs of a target from which torch's kernels keep the digits of float32: computed in float32,
+# where log(1 + rest) loses none as long as the other classes have half of the probability, and in
+# float64
+UNLIKELY, UNCERTAIN = math.log(2.0), 1e-8
+# Elements up to which torch's two nodes take less than one written in Python: at 64 and 256 rows
+# of 1000 classes 150 and 390 us against 200 and 350
+SWIFT = 1 << 16
+# Elements up to which float64 costs less than that node: 80 us against 120 at 64, 140 against 180
+# at 4096
+TINY = 1 << 12
+# Numbers up to which a list of them is looked through faster than a kernel starts (6 us)
+LISTED = 64
+# Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 1024 rows of
+# 1000 classes 1.5 times as long, with one thread and with two
+FEW = 1 << 20
 nll: Any = cast(Any, kernels).nll_loss_nd
 # What torch's kernel is told to ignore: every label outside has to raise
 NO_LABEL = -(1 << 62)
+_NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
 
 
 def few(input: Tensor) -> bool:
     """Whether logits are too few for the blocks of ``rows/`` to gain on :func:`one_pass_class_nll`.
 
-    Of long rows torch's kernels keep too few digits, which leaves the slower way here.
+    Short rows are slow in torch's kernels.
     """
-    return input.numel() <= (FEW if input.shape[1] <= SHORT_ROW else SMALL)
+    return input.numel() <= (FEW if input.shape[1] > NARROW else SMALL)
 
 
 def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
@@ -42,13 +55,12 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     """
     if not input.is_cpu:
         return None
-    place = index.unsqueeze(1)
-    if input.dtype is torch.float32 and few(input):  # torch's kernels, and a look at the targets
-        small = input.numel() <= SMALL  # then float64 costs less than a second attempt
-        log_p = torch.log_softmax(input, 1, dtype=torch.float64 if small else None)
-        if log_p.detach().gather(1, place).amax().item() < (CERTAIN if small else LIKELY):
-            return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).to(input.dtype))
-    logits = input.detach()
+    if input.dtype is torch.float32:  # torch's kernels, and a look at the costs
+        for dtype, least in _attempts(input.numel(), input.shape[1]):
+            log_p = torch.log_softmax(input, 1, dtype=dtype)
+            if _least(nll(log_p.detach(), index, None, _NONE, NO_LABEL)) > least:
+                return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).to(input.dtype))
+    logits, place = input.detach(), index.unsqueeze(1)
     share = torch.softmax(logits, 1)
     own = share.gather(1, place)
     least = own.min().item()
@@ -58,14 +70,41 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     far = _far(logits, share, place) if tiny else None
     # in place, since a fresh megabyte costs more than the arithmetic on it
     rest = share.scatter_(1, place, 0.0).sum(1, keepdim=True)
-    value = (rest / own).squeeze(1).log1p()
+    whole = own + rest  # 1 but for what torch's kernel loses of many small summands
+    value = (rest / own).squeeze(1).log1p_()
     if far is not None:
         value = torch.where(own.squeeze(1) > torch.finfo(logits.dtype).tiny, value, far)
-    slope = share.scatter_(1, place, rest.neg_())
-    leaves, others = (input,), (index,)
+    if reduction == _MEAN:
+        whole.mul_(value.numel())
+    slope = share.scatter_(1, place, rest.neg_()).div_(whole)
     return with_pull(
-        value, reduction, _pull, class_nll, leaves=leaves, others=others, kept=(slope,)
+        reduced(value, reduction),
+        reduction,
+        _pull,
+        class_nll,
+        leaves=(input,),
+        others=(index,),
+        kept=(slope,),
+        done=True,
     )
+
+
+def _attempts(elements: int, classes: int) -> tuple[tuple[torch.dtype | None, float], ...]:
+    """The dtypes in which torch's kernels may well serve, and the least cost that they serve for.
+
+    Of few classes one is likely in nearly any batch, and a softmax of short rows is slow.
+    """
+    if elements <= TINY:
+        return (None, UNLIKELY), (torch.float64, UNCERTAIN)
+    return ((None, UNLIKELY),) if elements <= SWIFT and NARROW < classes <= SHORT_ROW else ()
+
+
+def _least(costs: Tensor) -> float:
+    """The smallest of some costs; NaN if one is NaN or infinite. On the CPU only."""
+    if costs.ndim == 1 and len(costs) <= LISTED:
+        listed: list[float] = costs.tolist()
+        return min(listed) if math.isfinite(sum(listed)) else math.nan
+    return costs.amin().item()
 
 
 def _far(input: Tensor, share: Tensor, place: Tensor) -> Tensor:
@@ -76,4 +115,7 @@ def _far(input: Tensor, share: Tensor, place: Tensor) -> Tensor:
 def _pull(
     grad: Tensor, needed: tuple[bool, ...], leaves: tuple[Tensor, ...], slope: Tensor
 ) -> tuple[Tensor]:
+    """On the CPU only."""
+    if grad.ndim == 0 and grad.item() == 1:  # the usual factor would cost a pass over memory
+        return (slope,)
     return (slope * (grad.unsqueeze(1) if grad.ndim else grad),)

@@ -66,7 +66,9 @@ class Head(NamedTuple):
             deep: Whether ``top`` and ``below`` are wanted.
             weight: Factor of each class in ``below``.
         """
-        if self.bare and not deep and logits.dtype is out.dtype and not piece.turned:
+        same = logits.dtype is out.dtype and not piece.turned
+        # of a part of the positions it would copy; after a conversion separate steps take 0.8 of it
+        if self.bare and not deep and same and (logits.ndim == 2 or logits.is_contiguous()):
             torch.softmax(logits, 1, out=out)  # goes row by row, and so once through the cache
             return Lowered()
         top, bend = self.lower(logits, piece, out, work)

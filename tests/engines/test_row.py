@@ -1,0 +1,60 @@
+"""Cross-entropy of few logits: whichever way it goes keeps the digits, whatever is among them."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import lossmith as lm
+from lossmith.engines import row
+
+# each on a side of its own of the sizes that decide
+SHAPES = ((9, 7), (60, 40), (90, 100), (60, 1000), (300, 400), (2000, 700), (5000, 10), (2, 5000))
+
+
+def batch(shape: tuple[int, int], likely: float | None) -> tuple[Tensor, Tensor]:
+    """Labels that no row favours, but for the last one, whose own leads by ``likely``."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape, generator=generator)
+    index = logits.argmin(1)
+    if likely is not None:
+        logits[-1] = 0.0
+        logits[-1, index[-1]] = likely
+    return logits, index
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("likely", [None, 9.0, 17.0, 30.0])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_digits_do_not_depend_on_the_way(shape, likely, reduction) -> None:
+    logits, index = batch(shape, likely)
+    x, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    value = lm.cross_entropy(x, index, reduction=reduction)
+    others = exact.scatter(1, index[:, None], -math.inf).logsumexp(1)
+    truth = torch.log1p((others - exact.gather(1, index[:, None]).squeeze(1)).exp())
+    truth = {"none": lambda t: t, "mean": torch.mean, "sum": torch.sum}[reduction](truth)
+    assert torch.allclose(value.double(), truth, rtol=8e-7, atol=0)
+    seed = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) + 0.5
+    (slope,) = torch.autograd.grad(value, x, seed)
+    (wanted,) = torch.autograd.grad(truth, exact, seed.double())
+    own = index[:, None]
+    assert torch.allclose(slope.double().gather(1, own), wanted.gather(1, own), rtol=2e-6, atol=0)
+    assert (slope - wanted).abs().max() <= 2e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+def test_unlikely_labels_are_left_to_torchs_kernels(shape) -> None:
+    value = lm.cross_entropy(batch(shape, None)[0].requires_grad_(), batch(shape, None)[1])
+    assert "NllLoss" in value.grad_fn.name()
+
+
+@pytest.mark.parametrize("rows", [4, row.LISTED + 1])
+def test_one_broken_row_is_not_overlooked(rows) -> None:
+    logits, index = batch((rows, 5), None)
+    logits[2, 1], index[2] = math.inf, 1  # certain: costs nothing
+    values = lm.cross_entropy(logits, index, reduction="none")
+    assert values[2] == 0
+    assert (values[:2] > row.UNLIKELY).all()
+    logits[2] = math.nan
+    assert lm.cross_entropy(logits, index, reduction="none").isnan().tolist().index(True) == 2
