@@ -205,11 +205,14 @@ def test_kernel_before_it_is_generated(name, dtype, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_generated_kernel(monkeypatch) -> None:
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_generated_kernel(memory: torch.memory_format, monkeypatch) -> None:
+    """With an odd number of positions, and with classes side by side in memory."""
     monkeypatch.setattr(generated_label_maps, "_kernels", {})
     if one_pass.missing_compiler("cpu"):
         pytest.skip("there is no C++ compiler")
-    logits, label = image(shape=(1, 3, 300, 300))
+    logits, label = image(shape=(2, 3, 299, 301))
+    logits = logits.contiguous(memory_format=memory)
     expected = outcome(lm.dice_ce_loss, logits, label)
     with lm.engine("one_pass"):
         found = outcome(lm.dice_ce_loss, logits, label)

@@ -46,9 +46,9 @@ class _Split(NamedTuple):
     nll: Tensor
 
 
-def _split(logits: list[Tensor], label: Tensor, ignore_index: int) -> _Split:
+def _split(logits: list[Tensor], label: Tensor, ignore: Tensor) -> _Split:
     info = torch.finfo(label.dtype)
-    present = label != ignore_index
+    present = label != ignore
     each = [torch.where(present, one, 0.0) for one in logits]
     marks = [(label == c) & present for c in range(len(each))]
     top = each[0]
@@ -77,8 +77,8 @@ def _total(terms: Any) -> Tensor:
 
 
 def _sums_of(measure: Measure) -> Callable[..., Any]:
-    def sums(logits: list[Tensor], label: Tensor) -> Tensor:
-        split = _split(logits, label, measure.ignore_index)
+    def sums(logits: list[Tensor], label: Tensor, ignore: Tensor) -> Tensor:
+        split = _split(logits, label, ignore)
         zero = torch.zeros_like(split.own)
         cost = zero
         if measure.gamma is not None:
@@ -98,9 +98,11 @@ def _sums_of(measure: Measure) -> Callable[..., Any]:
 
 
 def _slopes_of(measure: Measure) -> Callable[..., Any]:
-    def slopes(logits: list[Tensor], label: Tensor, by: Tensor) -> Tensor:
+    def slopes(
+        logits: list[Tensor], label: Tensor, ignore: Tensor, by: Tensor, out: list[Tensor]
+    ) -> None:
         """As :meth:`LabelMaps.slopes` derives them."""
-        split = _split(logits, label, measure.ignore_index)
+        split = _split(logits, label, ignore)
         own, rest = split.own, split.rest
         pairs = list(zip(split.marks, split.shares, strict=True))
         shift = _total(
@@ -122,11 +124,8 @@ def _slopes_of(measure: Measure) -> Callable[..., Any]:
             certainty = certainty * rest.pow(measure.gamma) * (1 + measure.gamma * ratio)
         at_label = -(own * mean + rest * certainty)
         pull = shift + certainty - mean
-        each = [
-            torch.where(mark, at_label, share * (alarm + pull))
-            for (mark, share), alarm in zip(pairs, alarms, strict=True)
-        ]
-        return torch.stack(each)
+        for (mark, share), alarm, place in zip(pairs, alarms, out, strict=True):
+            place.copy_(torch.where(mark, at_label, share * (alarm + pull)))
 
     return slopes
 
@@ -139,12 +138,12 @@ class GeneratedLabelMaps(NamedTuple):
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """The sums, ``(N, C, COLUMNS)``, in float64."""
         total = logits.new_zeros((*logits.shape[:2], COLUMNS), dtype=torch.float64)
-        kernel = self._kernel(_sums_of, logits)
+        kernel, ignore = self._kernel(_sums_of, logits), self._ignore(logits)
         columns = [HIT, FALSE_ALARM, MISS]
         columns += [GAP] * self.measure.squared + [COST] * (self.measure.gamma is not None)
         columns += [SIZE]
         for sample, _, part, label in self._parts(logits, target, once=True):
-            found = kernel(part, label).sum(-1, dtype=torch.float64).view(-1, len(columns))
+            found = kernel(part, label, ignore).sum(-1, dtype=torch.float64).view(-1, len(columns))
             total[sample, :, columns] += found
             total[sample, :, POSITIONS] += found[:, -1].sum()
         return total
@@ -154,10 +153,15 @@ class GeneratedLabelMaps(NamedTuple):
     ) -> tuple[Tensor | None, ...]:
         """Gradient of the logits, from that of the sums."""
         slopes = torch.empty_like(logits)
-        kernel = self._kernel(_slopes_of, logits)
+        kernel, ignore = self._kernel(_slopes_of, logits), self._ignore(logits)
         for sample, at, part, label in self._parts(logits, target, once=False):
-            found = kernel(part, label, pull[sample].to(label.dtype))
-            slopes[sample, :, at].copy_(found.view(-1, PIECE))
+            place = slopes[sample, :, at]
+            # a compiler does not see that classes side by side in memory are apart
+            out = place if slopes.stride(2) == 1 else place.contiguous()
+            rows = [one.view(ROWS, LENGTH) for one in out.unbind(0)]
+            kernel(part, label, ignore, pull[sample].to(label.dtype), rows)
+            if out is not place:
+                place.copy_(out)
         return (slopes,)
 
     def _parts(
@@ -182,6 +186,11 @@ class GeneratedLabelMaps(NamedTuple):
                     label[: start - first] = self.measure.ignore_index
                 rows = [one.view(ROWS, LENGTH) for one in part.unbind(0)]
                 yield sample, at, rows, label.view(ROWS, LENGTH)
+
+    def _ignore(self, logits: Tensor) -> Tensor:
+        """The label to ignore, for each row: one loop over rows then holds sums and all else."""
+        dtype = torch.float32 if logits.dtype in HALF else logits.dtype
+        return torch.full((ROWS, 1), self.measure.ignore_index, dtype=dtype)
 
     def _kernel(self, make: Callable[[Measure], Any], logits: Tensor) -> Callable[..., Tensor]:
         """A kernel of its own for each number of classes, dtype and setting."""
