@@ -43,7 +43,7 @@ def test_digits_do_not_depend_on_the_way(shape, likely, reduction) -> None:
     assert (slope - wanted).abs().max() <= 2e-6 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("shape", SHAPES[:4], ids=str)
+@pytest.mark.parametrize("shape", SHAPES[1:4], ids=str)
 def test_unlikely_labels_are_left_to_torchs_kernels(shape) -> None:
     value = lm.cross_entropy(batch(shape, None)[0].requires_grad_(), batch(shape, None)[1])
     assert "NllLoss" in value.grad_fn.name()

@@ -94,9 +94,8 @@ def _attempts(elements: int, classes: int) -> tuple[tuple[torch.dtype | None, fl
 
     Of few classes one is likely in nearly any batch, and a softmax of short rows is slow.
     """
-    if elements <= TINY:
-        return (None, UNLIKELY), (torch.float64, UNCERTAIN)
-    return ((None, UNLIKELY),) if elements <= SWIFT and NARROW < classes <= SHORT_ROW else ()
+    swift = ((None, UNLIKELY),) if elements <= SWIFT and NARROW < classes <= SHORT_ROW else ()
+    return (*swift, (torch.float64, UNCERTAIN)) if elements <= TINY else swift
 
 
 def _least(costs: Tensor) -> float:

@@ -1,5 +1,7 @@
 """Losses of sequences: CTC from logits."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +15,12 @@ def make(draw: Draw, T: int, N: int, C: int, S: int) -> tuple[Tensor, ...]:
     """Logits, symbols, and lengths that differ."""
     symbols = draw.whole(1, C, N, S)
     return draw.normal(T, N, C), symbols, draw.whole(2 * S, T + 1, N), draw.whole(1, S + 1, N)
+
+
+def full(draw: Draw, T: int, N: int, C: int, S: int) -> tuple[Tensor, ...]:
+    """The same where no sample ends before the last step, nor has fewer symbols."""
+    logits, symbols, steps, counts = make(draw, T, N, C, S)
+    return logits, symbols, torch.full_like(steps, T), torch.full_like(counts, S)
 
 
 def ctc(logits: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor) -> Tensor:
@@ -59,27 +67,33 @@ def work(s: int, T: int, N: int, C: int, S: int) -> Work:
     return Work(bytes=2.0 * s * T * N * C + 8.0 * T * N * (2 * S + 1))
 
 
+def ctc_row(name: str, draw: Callable[..., tuple[Tensor, ...]]) -> Row:
+    """At the size of a line of text or a few seconds of speech."""
+    return Row(
+        name,
+        make=draw,
+        ours=lm.ctc_with_logits_loss,
+        peers={"torch": of(ctc)},
+        truth=ctc,
+        work=work,
+        small=({"T": 12, "N": 3, "C": 5, "S": 4},),
+        cpu=({"T": 200, "N": 16, "C": 64, "S": 40},),
+        gpu=(
+            {"T": 512, "N": 32, "C": 64, "S": 64},
+            {"T": 1000, "N": 32, "C": 128, "S": 100},
+            {"T": 1600, "N": 64, "C": 5000, "S": 120},
+        ),
+    )
+
+
 FAMILY = Family(
     "sequence",
     "Sequences",
     "From logits; torch's kernel of CTC takes log-probabilities, and the log-softmax is part of "
     "its time. The transducer in torch calls walks step by step.",
     (
-        Row(
-            "CTC",
-            make=make,
-            ours=lm.ctc_with_logits_loss,
-            peers={"torch": of(ctc)},
-            truth=ctc,
-            work=work,
-            small=({"T": 12, "N": 3, "C": 5, "S": 4},),
-            cpu=({"T": 200, "N": 16, "C": 64, "S": 40},),
-            gpu=(
-                {"T": 512, "N": 32, "C": 64, "S": 64},
-                {"T": 1000, "N": 32, "C": 128, "S": 100},
-                {"T": 1600, "N": 64, "C": 5000, "S": 120},
-            ),
-        ),
+        ctc_row("CTC", full),
+        ctc_row("CTC of ragged lengths", make),
         Row(
             "RNN-T",
             make=joint,
