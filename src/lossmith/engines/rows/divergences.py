@@ -136,6 +136,6 @@ def between(divergence: Divergence) -> Rows:
                         out.mul_(piece.numbers(scale))
             return value.clamp_(min=0.0)  # rounding may lead below
 
-        return frame.evaluate(first, one, needs, buffers=2)
+        return frame.evaluate(first, one, needs, buffers=4)  # two logits, two slopes
 
     return Rows(kernel, functools.partial(apart_on_device, divergence.__name__), logits=2)
