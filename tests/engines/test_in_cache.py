@@ -190,3 +190,9 @@ def test_the_slope_itself_becomes_the_gradient(monkeypatch):
     x = torch.randn(100, requires_grad=True)
     lm.soft_margin_loss(x, torch.ones(100)).backward()
     assert found == [x.grad.data_ptr()]
+
+
+@pytest.mark.parametrize("odd", [math.inf, -math.inf, math.nan, -1.0, 0.5, 2.0])
+def test_hard_labels_are_told_from_any_other(odd: float) -> None:
+    assert in_cache.zeros_and_ones(torch.tensor([0.0, 1.0, -0.0]))
+    assert not in_cache.zeros_and_ones(torch.tensor([0.0, 1.0, odd]))

@@ -21,21 +21,12 @@ def softplus(x: Tensor) -> Tensor:
     return F.softplus(x, 1.0, _SOFTPLUS_LINEAR_FROM)
 
 
-def softplus_sides(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``softplus(x)`` and ``softplus(-x)``, both exact, from one exponential and one logarithm.
+def logistic_sides(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``softplus(x)``, ``softplus(-x)``, ``sigmoid(x)`` and ``sigmoid(-x)``, all exact.
 
     ``softplus(x) = max(x, 0) + softplus(-|x|)``: nothing is subtracted. At 0 all parts take the
-    branch of positive numbers, so that the two slopes there are 1/2 and -1/2.
-    """
-    left = x < 0
-    tail = softplus(torch.where(left, x, -x))
-    return torch.where(left, 0.0, x) + tail, torch.where(left, -x, 0.0) + tail
-
-
-def logistic_sides(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``softplus(x)``, ``softplus(-x)``, ``sigmoid(x)`` and ``sigmoid(-x)``, as `softplus_sides`.
-
-    All four from one exponential: a compiler knows it again only if it is written once.
+    branch of positive numbers, so that the two slopes of softplus there are 1/2 and -1/2. All four
+    come from one exponential: a compiler knows it again only if it is written once.
     """
     left = x < 0
     tail = torch.exp(torch.where(left, x, -x))

@@ -2,9 +2,9 @@
 
 Graves et al. 2006 walk through a lattice of steps and states, once forwards and once backwards. A
 sample has ``L = 2 S + 1`` states b s1 b s2 b ...: blanks around every symbol. Two forms of the walk
-take both directions side by side, with three kernels per step: one multiplies probabilities, so no
-exponential is left in its loop, and knows when it may have lost digits; one adds logarithms, and
-loses nothing.
+take both directions side by side: one multiplies probabilities, with three kernels per step and no
+exponential among them, and knows when it may have lost digits; one adds logarithms, and loses
+nothing.
 """
 
 import math

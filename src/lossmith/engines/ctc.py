@@ -18,9 +18,9 @@ from lossmith.engines.eligible import eager, transformed
 from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 
-# torch's kernel goes from state to state, on all threads. A walk takes as long as 2000 of its
-# states, as 32 more for each step, and as one for nine that a step may have, ended or not. In
-# logarithms the kernel has errors that float32 does not show, and float64 does.
+# torch's kernel goes from state to state, on all threads. A walk takes about as long as 2000 of its
+# states, as 32 more for each step, and as one for nine that a step may have, ended or not: a rough
+# fit to one thread. In logarithms the kernel has errors that float64 shows, and float32 does not.
 WALK, STEP, STATE = 2000, 32, 1 / 9
 # Looked up once: that takes as long as the kernel for a few states
 CTC_BACKWARD = torch.ops.aten._ctc_loss_backward.default

@@ -1,6 +1,6 @@
 """Losses of sequences: CTC from logits."""
 
-from collections.abc import Callable
+import functools
 
 import torch
 from torch import Tensor
@@ -67,24 +67,20 @@ def work(s: int, T: int, N: int, C: int, S: int) -> Work:
     return Work(bytes=2.0 * s * T * N * C + 8.0 * T * N * (2 * S + 1))
 
 
-def ctc_row(name: str, draw: Callable[..., tuple[Tensor, ...]]) -> Row:
-    """At the size of a line of text or a few seconds of speech."""
-    return Row(
-        name,
-        make=draw,
-        ours=lm.ctc_with_logits_loss,
-        peers={"torch": of(ctc)},
-        truth=ctc,
-        work=work,
-        small=({"T": 12, "N": 3, "C": 5, "S": 4},),
-        cpu=({"T": 200, "N": 16, "C": 64, "S": 40},),
-        gpu=(
-            {"T": 512, "N": 32, "C": 64, "S": 64},
-            {"T": 1000, "N": 32, "C": 128, "S": 100},
-            {"T": 1600, "N": 64, "C": 5000, "S": 120},
-        ),
-    )
-
+ctc_row = functools.partial(
+    Row, ours=lm.ctc_with_logits_loss, peers={"torch": of(ctc)}, truth=ctc, work=work
+)
+# A line of text or a few seconds of speech
+sized = functools.partial(
+    ctc_row,
+    small=({"T": 12, "N": 3, "C": 5, "S": 4},),
+    cpu=({"T": 200, "N": 16, "C": 64, "S": 40},),
+    gpu=(
+        {"T": 512, "N": 32, "C": 64, "S": 64},
+        {"T": 1000, "N": 32, "C": 128, "S": 100},
+        {"T": 1600, "N": 64, "C": 5000, "S": 120},
+    ),
+)
 
 FAMILY = Family(
     "sequence",
@@ -92,8 +88,8 @@ FAMILY = Family(
     "From logits; torch's kernel of CTC takes log-probabilities, and the log-softmax is part of "
     "its time. The transducer in torch calls walks step by step.",
     (
-        ctc_row("CTC", full),
-        ctc_row("CTC of ragged lengths", make),
+        sized("CTC", make=full),
+        sized("CTC of ragged lengths", make=make),
         Row(
             "RNN-T",
             make=joint,
@@ -109,13 +105,9 @@ FAMILY = Family(
                 {"N": 32, "T": 400, "U": 100, "V": 500},
             ),
         ),
-        Row(
+        ctc_row(
             "CTC by length",
             make=make,
-            ours=lm.ctc_with_logits_loss,
-            peers={"torch": of(ctc)},
-            truth=ctc,
-            work=work,
             small=tuple({"T": steps, "N": 3, "C": 5, "S": 4} for steps in (8, 12, 16)),
             cpu=tuple({"T": steps, "N": 8, "C": 64, "S": 20} for steps in (50, 100, 200, 400)),
             gpu=tuple({"T": steps, "N": 32, "C": 64, "S": 50} for steps in (128, 256, 512, 1024)),

@@ -15,6 +15,7 @@ from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 from lossmith.engines.in_cache import Formula, in_cache, zeros_and_ones
 from lossmith.engines.pull import reduced, with_pull
+from lossmith.losses.classification.soft_margin import soft_margin
 
 # torch's bound on the logarithm of a probability, which keeps the loss of a certain error finite
 LOWEST_LOG = -100.0
@@ -27,7 +28,6 @@ ONE = torch.ones(())
 MINUS_ONE = -ONE
 forward: Any = cast(Any, kernels).binary_cross_entropy
 backward: Any = torch.ops.aten.binary_cross_entropy_backward.default
-soft_margin: Any = cast(Any, kernels).soft_margin_loss
 
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:

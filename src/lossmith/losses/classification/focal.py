@@ -55,10 +55,6 @@ _softplus = cast(Any, kernels).softplus
 _LINEAR_FROM = 40.0  # as in `numerics.softplus`
 
 
-def _hard(input: Tensor, label: Tensor) -> bool:
-    return zeros_and_ones(label)
-
-
 @functools.cache
 def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
     def weighed(y: Tensor) -> Tensor | float:
@@ -85,7 +81,7 @@ def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
         sign.mul_(out.mul_(cost).mul_(gamma).add_(wrong))
 
     plain = functools.partial(_plain, gamma=gamma, alpha=alpha)
-    return Formula(plain, value, slope, _hard)
+    return Formula(plain, value, slope, lambda input, label: zeros_and_ones(label))
 
 
 def _one_pass(

@@ -15,12 +15,11 @@ from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 from lossmith.engines.in_cache import Formula, in_cache
 
+soft_margin: Any = cast(Any, kernels).soft_margin_loss
+
 
 def _plain(input: Tensor, target: Tensor) -> Tensor:
     return softplus(-target * input)
-
-
-soft_margin: Any = cast(Any, kernels).soft_margin_loss
 
 
 def _few(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:

@@ -17,7 +17,7 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
-    softplus_sides,
+    logistic_sides,
     times,
 )
 from lossmith.core.signature import HALF, Signature
@@ -86,8 +86,8 @@ def class_pixels(
     cost = None
     if gamma is not None:
         margin = class_margin(logits, label.squeeze(1)).unsqueeze(1)
-        nll, odds = softplus_sides(margin)  # -log p and -log(1 - p)
-        nll = torch.where(present, faded(nll, margin.sigmoid(), odds, gamma), 0.0)
+        nll, odds, wrong, _ = logistic_sides(margin)  # -log p and -log(1 - p)
+        nll = torch.where(present, faded(nll, wrong, odds, gamma), 0.0)
         cost = torch.zeros_like(inside).scatter(1, label, nll)
     return Pixels(
         inside=torch.where(present, inside, 0.0),
@@ -105,7 +105,7 @@ def mask_pixels(input: Tensor, target: Tensor, gamma: float | None = None) -> Pi
     inside, outside = logits.sigmoid(), (-logits).sigmoid()
     cost = None
     if gamma is not None:
-        against, toward = softplus_sides(logits)  # -log(1 - p) and -log p
+        against, toward, *_ = logistic_sides(logits)  # -log(1 - p) and -log p
         cost = times(mask, faded(toward, outside, against, gamma))
         cost = cost + times(1 - mask, faded(against, inside, toward, gamma))
     return Pixels(inside, outside, mask, mask.shape[-1], cost)
