@@ -21,7 +21,7 @@ from lossmith.core.route import follow
 from lossmith.engines.rows import layout
 
 ORACLES = Path(__file__).parents[1] / "oracles"
-# rows, turned rows, positions, positions with few of them, one long row
+# rows, short rows, positions, positions with few of them, one long row
 SHAPES = ((500, 90), (4000, 10), (3, 19, 40, 33), (900, 90, 2), (1, 40000))
 SETTINGS = [
     *((shape, torch.float32) for shape in SHAPES),
@@ -79,6 +79,39 @@ def outcome(
     total = (value * 3).float().sum() if value.dtype is not torch.float64 else (value * 3).sum()
     slopes = torch.autograd.grad(total, [leaf for leaf in leaves if leaf.requires_grad])
     return [value.detach(), *slopes]
+
+
+FAR = (
+    (lm.cross_entropy, "index"),
+    (lm.cross_entropy, "probabilities"),
+    (lm.focal_loss, "index"),
+    (lm.kl_div_from_logits_loss, "logits"),
+    (lm.reverse_kl_div_from_logits_loss, "logits"),
+    (lm.js_div_from_logits_loss, "logits"),
+    (lm.total_variation_from_logits_loss, "logits"),
+)
+
+
+@pytest.mark.parametrize("shift", [-300.0, -88.0, -80.0, 30.0, 86.0, 300.0])
+@pytest.mark.parametrize(("loss", "kind"), FAR)
+@pytest.mark.parametrize("shape", [(500, 90), (4000, 10)], ids=str)
+def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift) -> None:
+    """Not even the digits: exponentials may vanish or overflow unless the largest is taken off."""
+    generator = torch.Generator().manual_seed(0)
+    # multiples of 2^-10 are not rounded by the shift
+    logits, other = (torch.randn(2, *shape, generator=generator) * 2**11).round() / 2**10
+    second = {
+        "index": torch.randint(shape[1], shape[:1], generator=generator),
+        "probabilities": torch.softmax(other, 1),
+        "logits": other,
+    }[kind]
+    far = [logits + shift, second + shift if kind == "logits" else second]
+    far[0][::2] = logits[::2]  # beside rows that need nothing
+    found = outcome(loss, far, [True, kind == "logits"], reduction="none")
+    exact = [t.double() if t.is_floating_point() else t for t in (logits, second)]
+    truth = plainly(lambda: outcome(loss, exact, [True, kind == "logits"], reduction="none"))
+    for one, other in zip(found, truth, strict=True):
+        assert (one - other).abs().max() < 6e-6
 
 
 @pytest.mark.parametrize(("shape", "dtype"), SETTINGS, ids=str)

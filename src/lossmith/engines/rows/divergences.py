@@ -138,8 +138,8 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
                     whole = total(torch.exp(side, out=e))
                 e.mul_(factor / whole)
                 sides.append(side)
-                depths.append(whole.log_())
-            torch.sub(*sides, out=u).sub_(depths[0].sub_(depths[1]))
+                depths.append(whole.double().log_())  # their difference is often the smaller
+            torch.sub(*sides, out=u).sub_(depths[0].sub_(depths[1]).to(u.dtype))
             value = divergence(Both(p, q, u, outs, factor), needs)
             if not shared:
                 for out, need in zip(outs, needs, strict=True):

@@ -84,7 +84,9 @@ class Frame(NamedTuple):
             finish: Makes the values from what ``one`` returns, for all rows at once; as ``one``.
         """
         first = self.call.tensors[0]
-        made = [self.layout.empty(first) if need else None for need in needs]
+        made: list[tuple[Tensor, Tensor] | None] = [
+            self.layout.empty(first) if need else None for need in needs
+        ]
         if self.place is not None:
             made = [(first, self.place)]
         values = torch.empty(self.layout.out, dtype=self.dtype)
