@@ -154,4 +154,4 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
 
 def _bounded(values: Tensor) -> Tensor | None:
     """None if one is not finite; rounding may lead below 0. On the CPU only."""
-    return values.clamp_(min=0.0) if math.isfinite(values.sum().item()) else None
+    return values.clamp(min=0.0) if math.isfinite(values.sum().item()) else None

@@ -13,7 +13,7 @@ from lossmith.engines.rows.device import frame_on_device, logits_of, rows_of
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import LEAST, by_class, in_range
-from lossmith.engines.rows.layout import Layout, Piece, Work, total
+from lossmith.engines.rows.layout import Layout, Piece, Work, apart
 from lossmith.engines.rows.probabilities import Against, by_probabilities
 
 
@@ -140,10 +140,7 @@ def _weigh(
     deep = loss.smoothing > 0 or loss.z_loss > 0
     work.lowers |= deep
     found = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
-    own = out.gather(1, place)
-    # in place, since a fresh megabyte costs more than the arithmetic on it; from a tensor, since
-    # the kernel that takes a number needs three times as long
-    rest = total(out.scatter_(1, place, torch.zeros_like(own)))
+    own, rest = apart(out, place)
     whole = own + rest
     if not work.lowers and not in_range(whole):
         work.lowers = True
