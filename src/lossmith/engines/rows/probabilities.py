@@ -22,10 +22,11 @@ _LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
 
 
 class Against(NamedTuple):
-    """A loss of one row, ``cost(margin)`` with ``margin = log((1 - p) / p)``, and its additions.
+    """A loss of one row, as a function of the probability p of its class, and its additions.
 
     Attributes:
-        cost: Plain torch; None for cross-entropy, the softplus.
+        cost: ``cost(-log p, p, 1 - p)`` returns it and its derivative by ``-log p``, from numbers
+            that each have all their digits; None for cross-entropy, ``-log p`` itself.
         weight: Factor of each class, by which the mean over class indices divides.
         smoothing: Share of the target that is spread over all classes.
         z_loss: Factor of the squared log-sum-exp.
@@ -34,7 +35,7 @@ class Against(NamedTuple):
         overwrite: Whether slopes may take the place of the logits.
     """
 
-    cost: Callable[[Tensor], Tensor] | None = None
+    cost: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     weight: Tensor | None = None
     smoothing: float = 0.0
     z_loss: float = 0.0

@@ -232,20 +232,13 @@ def settle(gauge: Gauge, row: Row, loss: Against, classes: int) -> tuple[Tensor,
 
 def _costs(gauge: Gauge, row: Row, loss: Against) -> tuple[Tensor, Tensor]:
     """Values, and their derivatives by ``-log p`` of the class."""
-    odds = gauge.rest / gauge.own
-    far = gauge.own <= torch.finfo(odds.dtype).tiny
-    lost = gauge.lost
-    if loss.cost is None:
-        value = odds.log1p() if lost is None else torch.where(far, lost, odds.log1p())
-        against = torch.ones_like(value)
-    else:
-        margin = odds.log() if lost is None else torch.where(far, lost, odds.log())
-        with torch.inference_mode(False), torch.enable_grad():
-            margin = margin.clone().requires_grad_()
-            value = loss.cost(margin)
-            (slope,) = torch.autograd.grad(value.sum(), margin)
-        value = value.detach()
-        against = torch.where(gauge.rest > 0, slope * gauge.whole / gauge.rest, 0.0)
+    own, rest, whole, lost = gauge[:4]
+    value = (rest / own).log1p_()
+    if lost is not None:
+        value = torch.where(own <= torch.finfo(own.dtype).tiny, lost, value)
+    against = torch.ones_like(value)
+    if loss.cost is not None:
+        value, against = loss.cost(value, own / whole, rest / whole)
     share = 1 - loss.smoothing
     if row.factor is not None:
         factor = share * row.factor

@@ -172,7 +172,12 @@ def _cost(margin: Tensor, gamma: float) -> Tensor:
 
 
 def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int = -100) -> Against:
-    return Against(lambda margin: _cost(margin, gamma), weight, ignore_index=ignore_index)
+    def cost(nll: Tensor, p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        fade = rest.pow(gamma)
+        ratio = torch.where(rest > 0, nll / rest, 1.0)  # its limit where the class is certain
+        return fade * nll, fade * (1 + gamma * p * ratio)
+
+    return Against(cost, weight, ignore_index=ignore_index)
 
 
 @loss(

@@ -8,7 +8,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import UNIT, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1, softplus
+from lossmith.core.numerics import expm1
 from lossmith.core.reduction import Reduction
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
@@ -22,7 +22,10 @@ def _cost(nll: Tensor, q: float) -> Tensor:
 
 
 def _against(q: float = 0.7, ignore_index: int = -100) -> Against:
-    return Against(lambda margin: _cost(softplus(margin), q), ignore_index=ignore_index)
+    def cost(nll: Tensor, p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        return _cost(nll, q), (-q * nll).exp()
+
+    return Against(cost, ignore_index=ignore_index)
 
 
 @loss(

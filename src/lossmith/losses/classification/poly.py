@@ -6,7 +6,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import Interval, Whole
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1, softplus
+from lossmith.core.numerics import expm1
 from lossmith.core.reduction import Reduction
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
@@ -20,7 +20,10 @@ def _cost(nll: Tensor, coefficient: float) -> Tensor:
 
 
 def _against(coefficient: float = 1.0, ignore_index: int = -100) -> Against:
-    return Against(lambda margin: _cost(softplus(margin), coefficient), ignore_index=ignore_index)
+    def cost(nll: Tensor, p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
+        return nll + coefficient * rest, 1 + coefficient * p
+
+    return Against(cost, ignore_index=ignore_index)
 
 
 @loss(
