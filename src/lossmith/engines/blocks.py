@@ -8,6 +8,7 @@ from torch import Tensor
 from lossmith.core.reduction import Terms
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
+from lossmith.engines.pages import in_huge_pages
 
 # Elements of the first tensor per piece: a dozen temporaries of them fit the last cache, and the
 # calls per piece no longer count. Measured with Huber's plain function on 4 Mi elements, 2 threads:
@@ -52,7 +53,7 @@ def in_blocks(
     count = flat[0].shape[0]
     step = max(1, BLOCK * count // first.numel())
     divisor = _divisor(call, count)
-    slopes = tuple(torch.empty_like(flat[i]) for i in needs)
+    slopes = tuple(in_huge_pages(torch.empty_like(flat[i])) for i in needs)
     values: list[Tensor] = []
     for start in range(0, count, step):
         rows = slice(start, start + step)

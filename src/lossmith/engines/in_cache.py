@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.engines.eligible import eager
+from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.pull import SMALL, with_pull
 
 # Elements of a block per thread: half a dozen float32 buffers of them fill a second-level cache,
@@ -87,7 +88,11 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
     shape = input.shape[:-1] if formula.by_row else input.shape
     result = x.new_empty(shape if reduction == _NONE else ())
     values = result.view(-1) if reduction == _NONE else None
-    slopes = torch.empty_like(x) if input.requires_grad and torch.is_grad_enabled() else None
+    slopes = (
+        in_huge_pages(torch.empty_like(x))
+        if input.requires_grad and torch.is_grad_enabled()
+        else None
+    )
     with torch.inference_mode():  # its kernels are called faster
         total = _fill(formula, x, y, values, slopes, 1 / len(x) if reduction == _MEAN else 1.0)
     if not math.isfinite(total):

@@ -14,7 +14,9 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.numerics import class_nll
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import SMALL, reduced, with_pull
+from lossmith.engines.rows.head import in_range
 from lossmith.engines.rows.layout import FEW as NARROW
+from lossmith.engines.rows.layout import total
 
 # Costs of a target from which torch's kernels keep the digits of float32: computed in float32,
 # where log(1 + rest) loses none as long as the other classes have half of the probability, and in
@@ -61,22 +63,23 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
             if _least(nll(log_p.detach(), index, None, _NONE, NO_LABEL)) > least:
                 return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).to(input.dtype))
     logits, place = input.detach(), index.unsqueeze(1)
-    share = torch.softmax(logits, 1)
-    own = share.gather(1, place)
-    least = own.min().item()
-    if math.isnan(least):
-        return None
-    tiny = least <= torch.finfo(logits.dtype).tiny
-    far = _far(logits, share, place) if tiny else None
-    # in place, since a fresh megabyte costs more than the arithmetic on it
-    rest = share.scatter_(1, place, 0.0).sum(1, keepdim=True)
-    whole = own + rest  # 1 but for what torch's kernel loses of many small summands
-    value = (rest / own).squeeze(1).log1p_()
-    if far is not None:
-        value = torch.where(own.squeeze(1) > torch.finfo(logits.dtype).tiny, value, far)
-    if reduction == _MEAN:
-        whole.mul_(value.numel())
-    slope = share.scatter_(1, place, rest.neg_()).div_(whole)
+    share = torch.exp(logits)
+    own, rest = _apart(share, place)
+    whole, top = own + rest, None
+    if not in_range(whole):
+        top = logits.amax(1, keepdim=True)
+        own, rest = _apart(torch.sub(logits, top, out=share).exp_(), place)
+        whole = own + rest
+        if not math.isfinite(whole.sum().item()):
+            return None
+    value = (rest / own).log1p_()
+    if own.amin().item() <= torch.finfo(logits.dtype).tiny:
+        far = whole.log() - logits.gather(1, place)
+        far = far if top is None else far.add_(top)
+        value = torch.where(own > torch.finfo(logits.dtype).tiny, value, far)
+    value = value.squeeze(1)
+    scale = whole.mul_(value.numel() if reduction == _MEAN else 1).reciprocal_()
+    slope = share.mul_(scale).scatter_(1, place, rest.mul_(scale).neg_())
     return with_pull(
         reduced(value, reduction),
         reduction,
@@ -106,9 +109,11 @@ def _least(costs: Tensor) -> float:
     return costs.amin().item()
 
 
-def _far(input: Tensor, share: Tensor, place: Tensor) -> Tensor:
-    top, at = input.max(1, keepdim=True)
-    return (top - input.gather(1, place) - share.gather(1, at).log_()).squeeze(1)
+def _apart(tile: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """What the tile holds at some places, which become 0, and the sum of the rest."""
+    own = tile.gather(1, place)
+    # a number instead of the zeros would take three times as long
+    return own, total(tile.scatter_(1, place, torch.zeros_like(own)))
 
 
 def _pull(

@@ -6,6 +6,7 @@ log-sum-exps is, cancels: near equality the divergences keep their digits.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,21 +17,23 @@ from lossmith.core.route import Call
 from lossmith.engines.rows.device import apart_on_device
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.layout import Layout, Piece, Work
+from lossmith.engines.rows.head import in_range
+from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
 _LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
 
 
 class Both(NamedTuple):
-    """A piece of both sides, to be overwritten, and where the slopes go in the end.
+    """A piece of both sides, to be overwritten.
 
-    ``p`` and ``q`` are ``factor`` times the probabilities.
+    ``p`` and ``q`` are ``factor`` times the probabilities, as the slopes need them. The slopes go
+    to ``outs`` in the end; until then these are free for anything else, so that fewer buffers
+    compete for the cache.
     """
 
     p: Tensor
     q: Tensor
     u: Tensor
-    spare: Tensor
     outs: tuple[Tensor, ...]
     factor: float
 
@@ -40,11 +43,11 @@ class Both(NamedTuple):
 
     def total(self, piece: Tensor) -> Tensor:
         """Sum over the classes, without the factor."""
-        return piece.sum(1, keepdim=True).div_(self.factor)
+        return total(piece).div_(self.factor)
 
-    def half(self) -> Tensor:
+    def half(self, free: Tensor) -> Tensor:
         """``tanh(u / 2)``."""
-        return torch.mul(self.u, 0.5, out=self.spare).tanh_()
+        return torch.mul(self.u, 0.5, out=free).tanh_()
 
 
 Divergence = Callable[[Both, tuple[bool, ...]], Tensor]
@@ -52,9 +55,9 @@ Divergence = Callable[[Both, tuple[bool, ...]], Tensor]
 
 def forward(both: Both, needs: tuple[bool, ...]) -> Tensor:
     """KL(q || p), the sum of ``(p - q) - q u``."""
-    p, q, u, spare, (to_input, to_target), _ = both
-    drift = both.mean(q, u, spare)
-    gap = torch.mul(p.add_(q), both.half(), out=to_input)
+    p, q, u, (to_input, to_target), _ = both
+    drift = both.mean(q, u, to_input)
+    gap = both.half(to_input).mul_(p.add_(q))
     if needs[1]:
         torch.mul(q, u.sub_(drift), out=to_target).neg_()
     return both.total(gap) - drift
@@ -62,9 +65,9 @@ def forward(both: Both, needs: tuple[bool, ...]) -> Tensor:
 
 def reverse(both: Both, needs: tuple[bool, ...]) -> Tensor:
     """KL(p || q), the sum of ``p u - (p - q)``."""
-    p, q, u, spare, (to_input, to_target), _ = both
-    drift = both.mean(p, u, spare)
-    gap = torch.mul(q.add_(p), both.half(), out=to_target)
+    p, q, u, (to_input, to_target), _ = both
+    drift = both.mean(p, u, to_target)
+    gap = both.half(to_target).mul_(q.add_(p))
     value = drift - both.total(gap)
     if needs[0]:
         torch.mul(p, u.sub_(drift), out=to_input)
@@ -75,35 +78,41 @@ def reverse(both: Both, needs: tuple[bool, ...]) -> Tensor:
 
 def jensen_shannon(both: Both, needs: tuple[bool, ...]) -> Tensor:
     """The mean of KL(p || m) and KL(q || m), m the mean of p and q."""
-    p, q, u, spare, (to_input, to_target), _ = both
-    near = both.half().abs_().log1p_()
+    p, q, u, (to_input, to_target), _ = both
+    near = both.half(to_target).abs_().log1p_()
     # each from u itself: their difference is u, and would swallow them where u is large
     over_q = torch.sub(near, torch.clamp(u, min=0, out=to_input), out=to_input)  # log(q / m)
     over_p = u.clamp_(max=0).add_(near)  # log(p / m)
-    one, other = both.mean(p, over_p, spare), both.mean(q, over_q, spare)
+    one, other = both.mean(p, over_p, to_target), both.mean(q, over_q, to_target)
     if needs[1]:
-        torch.mul(q.mul_(0.5), over_q.sub_(other), out=to_target)
+        torch.mul(q, over_q.sub_(other), out=to_target)
     if needs[0]:
-        torch.mul(p.mul_(0.5), over_p.sub_(one), out=to_input)
+        torch.mul(p, over_p.sub_(one), out=to_input)
     return 0.5 * (one + other)
 
 
 def total_variation(both: Both, needs: tuple[bool, ...]) -> Tensor:
     """Half the sum of ``|p - q|``."""
-    p, q, u, spare, (to_input, to_target), _ = both
-    gap = torch.mul(torch.add(p, q, out=to_target), both.half(), out=to_target).abs_()
-    value = 0.5 * both.total(gap)
-    side = u.sign_().mul_(0.5)
-    one, other = both.mean(p, side, spare), both.mean(q, side, spare)
+    p, q, u, (to_input, to_target), _ = both
+    gap = torch.add(p, q, out=to_target).mul_(both.half(to_input))
+    side = u.sign_()
+    value = 0.5 * both.total(gap.mul_(side))
     if needs[0]:
-        torch.mul(p, torch.sub(side, one, out=spare), out=to_input)
+        one = both.mean(p, side, to_input)
+        to_input.addcmul_(p, one, value=-1)
     if needs[1]:
+        other = both.mean(q, side, to_target)
         torch.mul(q, side.sub_(other), out=to_target).neg_()
     return value
 
 
-def between(divergence: Divergence) -> Rows:
-    """The engine of a divergence of two tensors of logits, both divided by a ``temperature``."""
+def between(divergence: Divergence, part: float = 1.0) -> Rows:
+    """The engine of a divergence of two tensors of logits, both divided by a ``temperature``.
+
+    Args:
+        divergence: Leaves slopes that are in proportion to ``p`` and ``q``.
+        part: The factor of that proportion, which then costs no step of its own.
+    """
 
     def kernel(call: Call, needs: tuple[bool, ...]) -> Done | None:
         """By blocks of rows. On the CPU only."""
@@ -111,31 +120,38 @@ def between(divergence: Divergence) -> Rows:
         first, second = (layout.grid(t) for t in call.tensors)
         frame = frame_of(call, layout)
         sharpness = 1 / call.options.get("temperature", 1.0)
-        scale = frame.scale * sharpness
+        scale = frame.scale * sharpness * part
         shared = scale.ndim == 0  # then it goes into the exponentials, and costs nothing
         factor = scale.item() if shared else 1.0
 
         def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
-            p, q, u, spare = (work.like(outs[0], -number) for number in (1, 2, 3, 4))
+            p, q, u = work.like(outs[0], -1), work.like(outs[0], -2), work.like(outs[0], -3)
             depths: list[Tensor] = []
-            for out, e, grid in ((u, p, first), (spare, q, second)):
-                part = piece.logits(grid)
-                if part.dtype is not out.dtype or piece.turned or sharpness != 1:
-                    part = torch.mul(part, sharpness, out=out)
-                torch.sub(part, part.amax(1, keepdim=True), out=out)
-                whole = torch.exp(out, out=e).sum(1, keepdim=True)
+            sides: list[Tensor] = []
+            for grid, out, e in ((first, u, p), (second, outs[1], q)):
+                side = piece.logits(grid)
+                if side.dtype is not out.dtype or sharpness != 1:
+                    side = torch.mul(side, sharpness, out=out)
+                whole = total(torch.exp(side, out=e))
+                if not in_range(whole):
+                    side = torch.sub(side, side.amax(1, keepdim=True), out=out)
+                    whole = total(torch.exp(side, out=e))
                 e.mul_(factor / whole)
+                sides.append(side)
                 depths.append(whole.log_())
-            u.sub_(spare).sub_(depths[0].sub_(depths[1]))
-            value = divergence(Both(p, q, u, spare, outs, factor), needs)
-            if not value.isfinite().all():
-                return None
+            torch.sub(*sides, out=u).sub_(depths[0].sub_(depths[1]))
+            value = divergence(Both(p, q, u, outs, factor), needs)
             if not shared:
                 for out, need in zip(outs, needs, strict=True):
                     if need:
                         out.mul_(piece.numbers(scale))
-            return value.clamp_(min=0.0)  # rounding may lead below
+            return value
 
-        return frame.evaluate(first, one, needs, buffers=4)  # two logits, two slopes
+        return frame.evaluate(first, one, needs, buffers=4, finish=_bounded)  # two logits, slopes
 
     return Rows(kernel, functools.partial(apart_on_device, divergence.__name__), logits=2)
+
+
+def _bounded(values: Tensor) -> Tensor | None:
+    """None if one is not finite; rounding may lead below 0. On the CPU only."""
+    return values.clamp_(min=0.0) if math.isfinite(values.sum().item()) else None

@@ -89,27 +89,41 @@ class Frame(NamedTuple):
             made = [(first, self.place)]
         values = torch.empty(self.layout.out, dtype=self.dtype)
         line = self.layout.line(values)
-        work = Work(self.dtype)
-        for piece in self.layout.pieces(grid, buffers):
-            ends = [None if pair is None else piece.logits(pair[1]) for pair in made]
-            outs: list[Tensor] = []
-            for number, end in enumerate(ends):
-                direct = end is not None and end.dtype is self.dtype and not piece.turned
-                direct = direct and self.place is None  # the kernel may want the logits again
-                spare = work.like(piece.logits(grid), number)
-                outs.append(end if end is not None and direct else spare)
-            found = one(piece, tuple(outs), work)
-            if found is None:
+        with torch.inference_mode():  # its kernels are called faster
+            if not self._fill(grid, one, line, made, buffers):
                 return None
-            piece.numbers(line).copy_(found)
-            for end, out in zip(ends, outs, strict=True):
-                if end is not None and end is not out:
-                    end.copy_(out)
         slopes = tuple(None if pair is None else pair[0] for pair in made)
         finished = finish(values)
         if finished is None:
             return None
         return Done(self.reduce(finished), slopes, self.divisor if self.later else None)
+
+    def _fill(
+        self,
+        grid: Tensor,
+        one: One,
+        line: Tensor,
+        made: list[tuple[Tensor, Tensor] | None],
+        buffers: int,
+    ) -> bool:
+        """Write all values and slopes, piece by piece; False where ``one`` cannot tell."""
+        work = Work(self.dtype)
+        for piece in self.layout.pieces(grid, buffers):
+            ends = [None if pair is None else piece.logits(pair[1]) for pair in made]
+            outs: list[Tensor] = []
+            for number, end in enumerate(ends):
+                direct = end is not None and end.dtype is self.dtype
+                direct = direct and self.place is None  # the kernel may want the logits again
+                spare = work.like(piece.logits(grid), number)
+                outs.append(end if end is not None and direct else spare)
+            found = one(piece, tuple(outs), work)
+            if found is None:
+                return False
+            piece.numbers(line).copy_(found)
+            for end, out in zip(ends, outs, strict=True):
+                if end is not None and end is not out:
+                    end.copy_(out)
+        return True
 
     def reduce(self, values: Tensor) -> Tensor:
         """Weigh and reduce the values of all rows."""

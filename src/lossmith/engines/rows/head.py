@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from lossmith.core.numerics import softcapped
-from lossmith.engines.rows.layout import Piece, Work
+from lossmith.engines.rows.layout import Piece, Work, total
+
+# What the exponentials of a row may add up to without the largest logit taken off, which spares two
+# of five passes: a class below the range of float32 has no part in such a sum, and its reciprocal
+# keeps its digits
+LEAST, MOST = 2.0**-10, 2.0**64
 
 
 class Lowered(NamedTuple):
@@ -56,25 +61,28 @@ class Head(NamedTuple):
         deep: bool = False,
         weight: Tensor | None = None,
     ) -> Lowered:
-        """Write numbers proportional to the softmax to ``out``, at most 1.
+        """Write numbers proportional to the softmax to ``out``.
 
         Args:
             logits: Those of the piece.
             piece: Where it lies.
             out: Memory for the result.
-            work: Memory for the slope of a soft cap, under number -1.
-            deep: Whether ``top`` and ``below`` are wanted.
+            work: Memory for the slope of a soft cap, under number -1; whether the largest logit of
+                each row is to be taken off first.
+            deep: Whether ``top`` and ``below`` are wanted, which takes it off.
             weight: Factor of each class in ``below``.
         """
-        same = logits.dtype is out.dtype and not piece.turned
-        # of a part of the positions it would copy; after a conversion separate steps take 0.8 of it
-        if self.bare and not deep and same and (logits.ndim == 2 or logits.is_contiguous()):
-            torch.softmax(logits, 1, out=out)  # goes row by row, and so once through the cache
+        if work.lowers or deep:
+            top, bend = self.lower(logits, piece, out, work)
+            below = -_weighed(out, weight) if deep else None
+            out.exp_()
+            return Lowered(top, below, bend)
+        if self._as_it_is(logits, out):
+            torch.exp(logits, out=out)
             return Lowered()
-        top, bend = self.lower(logits, piece, out, work)
-        below = -total(out, weight) if deep else None
+        bend = self._transform(logits, out, work)
         out.exp_()
-        return Lowered(top, below, bend)
+        return Lowered(bend=bend)
 
     def lower(
         self, logits: Tensor, piece: Piece, out: Tensor, work: Work
@@ -84,11 +92,21 @@ class Head(NamedTuple):
         Returns:
             The largest of each row, and the slope of the soft cap.
         """
-        bend = None
-        if self.bare and logits.dtype is out.dtype and not piece.turned:
+        if self._as_it_is(logits, out):
             top = logits.amax(1, keepdim=True)
             torch.sub(logits, top, out=out)
             return top, None
+        bend = self._transform(logits, out, work)
+        top = out.amax(1, keepdim=True)
+        out.sub_(top)
+        return top, bend
+
+    def _as_it_is(self, logits: Tensor, out: Tensor) -> bool:
+        return self.bare and logits.dtype is out.dtype
+
+    def _transform(self, logits: Tensor, out: Tensor, work: Work) -> Tensor | None:
+        """Write the transformed logits to ``out``; the slope of the soft cap."""
+        bend = None
         if self.softcap is not None:
             out.copy_(logits).mul_(self.scale / self.softcap).tanh_()
             bend = torch.mul(out, out, out=work.like(out, -1)).neg_().add_(1.0)
@@ -99,9 +117,16 @@ class Head(NamedTuple):
                 out.mul_(self.scale)
         if self.shift is not None:
             out.add_(by_class(self.shift, out))
-        top = out.amax(1, keepdim=True)
-        out.sub_(top)
-        return top, bend
+        return bend
+
+
+def in_range(whole: Tensor) -> bool:
+    """Whether sums of exponentials show that none overflowed and none that counts vanished.
+
+    On the CPU only.
+    """
+    low, high = (end.item() for end in torch.aminmax(whole))
+    return low >= LEAST and high <= MOST
 
 
 def by_class(numbers: Tensor, piece: Tensor) -> Tensor:
@@ -110,8 +135,8 @@ def by_class(numbers: Tensor, piece: Tensor) -> Tensor:
     return numbers if piece.ndim == 2 else numbers.unsqueeze(1)
 
 
-def total(piece: Tensor, weight: Tensor | None) -> Tensor:
+def _weighed(piece: Tensor, weight: Tensor | None) -> Tensor:
     """Sum over the classes, with a factor for each."""
     if weight is None:
-        return piece.sum(1, keepdim=True)
+        return total(piece)
     return (weight @ piece if piece.ndim == 3 else piece @ weight).unsqueeze(1)

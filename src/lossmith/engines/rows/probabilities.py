@@ -3,7 +3,6 @@
 On the CPU only.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
-from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import Head, by_class
-from lossmith.engines.rows.layout import Layout, Piece, Work
+from lossmith.engines.rows.head import Head, by_class, in_range
+from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
-# Costs of a target from which torch's log-softmax has all digits: it keeps few of a small one
-UNLIKELY = math.log(2.0)
+# Share of the log-sum-exp, and at least number, from which a cost keeps its digits as a difference
+# from it: a small one has lost them
+UNLIKELY = 0.5
 _LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
 
 
@@ -46,7 +45,7 @@ class Against(NamedTuple):
 
 def log_total(exponentials: Tensor) -> tuple[Tensor, Tensor]:
     """Sum over the classes, of which the largest is 1, and its logarithm with all its digits."""
-    whole = exponentials.sum(1, keepdim=True)
+    whole = total(exponentials)
     if whole.min().item() > 1.5:
         return whole, whole.log()
     if exponentials.dtype is torch.float32:
@@ -71,24 +70,29 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
         own, part = piece.logits(grid), piece.logits(shares)
         if not (part.amin().item() >= 0 and part.amax().item() <= 1):  # faster than aminmax
             return None
-        same = own.dtype is part.dtype is out.dtype and not piece.turned
+        same = own.dtype is part.dtype is out.dtype
         if not same or smooth or weight is not None:
             part = work.like(out, -2).copy_(part)
         if smooth:
             part.mul_(1 - loss.smoothing).add_(smooth)
         if weight is not None:
             part.mul_(by_class(weight, part))
-        spare, mass = work.like(out, -3), part.sum(1, keepdim=True)
+        spare, mass = work.like(out, -3), total(part)
         each = piece.numbers(scale) * loss.head.scale
-        if same and loss.head.bare and not loss.z_loss and grid.shape[1] <= SHORT_ROW:
-            torch.log_softmax(own, 1, out=out)  # goes row by row, and so once through the cache
-            value = torch.mul(part, out, out=spare).sum(1, keepdim=True).neg_()
-            if (value > UNLIKELY * mass).all() and value.isfinite().all():
+        if same and loss.head.bare and not loss.z_loss and not work.lowers:
+            whole = total(torch.exp(own, out=out))
+            depth = whole.log()
+            value = mass * depth - total(torch.mul(part, own, out=spare))
+            if (
+                in_range(whole)
+                and (value > depth.abs_().mul_(UNLIKELY).clamp_(min=UNLIKELY) * mass).all()
+            ):
                 if need:
-                    out.exp_().mul_(mass * each).addcmul_(part, each, value=-1)
+                    out.mul_(mass * each / whole).addcmul_(part, each, value=-1)
                 return value
+            work.lowers = True
         top, bend = loss.head.lower(own, piece, out, work)
-        reach = torch.mul(part, out, out=spare).sum(1, keepdim=True)
+        reach = total(torch.mul(part, out, out=spare))
         whole, depth = log_total(out.exp_())
         value = mass * depth - reach
         if loss.z_loss:
@@ -121,7 +125,7 @@ def _entropy(call: Call, needs: tuple[bool, ...]) -> Done | None:
         whole, depth = log_total(out.exp_())
         if whole.isnan().any():
             return None
-        mean = torch.mul(out, depths, out=work.like(out, -2)).sum(1, keepdim=True) / whole
+        mean = total(torch.mul(out, depths, out=work.like(out, -2))) / whole
         if needs[0]:
             out.mul_(depths.sub_(mean)).mul_(-piece.numbers(scale) / whole)
         return depth - mean

@@ -11,7 +11,7 @@ from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, 
 from lossmith.core.signature import HALF, Signature
 from lossmith.engines.eligible import eager
 from lossmith.engines.rows.head import Head
-from lossmith.engines.rows.layout import Layout, Work
+from lossmith.engines.rows.layout import Layout, Work, total
 from lossmith.engines.rows.probabilities import log_total
 
 _WAYS = (
@@ -140,7 +140,7 @@ class _Statistics(torch.autograd.Function):
             e = torch.exp(out, out=work.like(out, 1))
             whole, log_whole = log_total(e)
             # 0 times -inf is 0 here: the class is excluded
-            mean = e.mul_(out.clamp_(min=torch.finfo(dtype).min)).sum(1, keepdim=True) / whole
+            mean = total(e.mul_(out.clamp_(min=torch.finfo(dtype).min))) / whole
             found = (depth - log_whole, log_whole - mean, top + log_whole, depth == 0)
             for line, number in zip(lines, found, strict=True):
                 piece.numbers(line).copy_(number)

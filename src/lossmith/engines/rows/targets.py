@@ -12,8 +12,8 @@ from lossmith.core.route import Call
 from lossmith.engines.rows.device import frame_on_device, logits_of, rows_of
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import by_class
-from lossmith.engines.rows.layout import Layout, Piece, Work
+from lossmith.engines.rows.head import LEAST, by_class, in_range
+from lossmith.engines.rows.layout import Layout, Piece, Work, total
 from lossmith.engines.rows.probabilities import Against, by_probabilities
 
 
@@ -81,18 +81,17 @@ def _bare_piece(
     loss: Against, need: bool,
 ) -> Tensor:  # fmt: skip
     """The odds against the class, for a loss without options: few steps, and no look at a value."""
-    loss.head.exponentials(logits, piece, out, work)
-    own = out.gather(1, place)
-    rest = out.scatter_(1, place, 0.0).sum(1, keepdim=True)
+    gauge, _ = _weigh(logits, piece, out, work, place, loss)
+    own, rest, whole = gauge[:3]
     if need:
-        scale = scale / (own + rest)
+        scale = scale / whole
         out.mul_(scale).scatter_(1, place, (rest * scale).neg_())
     return rest.div_(own)
 
 
 def _of_odds(odds: Tensor) -> Tensor | None:
     """``-log p``; None if a class has no exponential to tell by, or is NaN. On the CPU only."""
-    vanished = 1 / torch.finfo(odds.dtype).tiny
+    vanished = LEAST / torch.finfo(odds.dtype).tiny
     if odds.numel() and not odds.amax().item() < vanished:
         return None
     return odds.log1p()
@@ -106,17 +105,12 @@ def _piece(
     With R, the exponentials of the other classes, and e that of the own one, ``-log p`` is
     ``log1p(R / e)``: nothing cancels, however likely the class.
     """
-    deep = loss.smoothing > 0 or loss.z_loss > 0
-    lowered = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
     place = row.place
-    own = out.gather(1, place)
-    out.scatter_(1, place, 0.0)  # in place, since a fresh megabyte costs more than the arithmetic
-    rest = out.sum(1, keepdim=True)
-    lost = None  # where the exponential vanishes the logits themselves still tell
-    if (own <= torch.finfo(own.dtype).tiny).any():
-        bent = loss.head.plain(logits.to(own.dtype))
+    gauge, bend = _weigh(logits, piece, out, work, place, loss)
+    if (gauge.own <= torch.finfo(out.dtype).tiny).any():  # there the logits themselves still tell
+        bent = loss.head.plain(logits.to(out.dtype))
         lost = bent.logsumexp(1, keepdim=True) - bent.gather(1, place)
-    gauge = Gauge(own, rest, own + rest, lost, lowered.top, lowered.below)
+        gauge = gauge._replace(lost=lost)
     value, away, against = settle(gauge, row, loss, out.shape[1])
     broken = (value + away).isnan()
     if broken.any() and (row.absent is None or (broken & ~row.absent).any()):
@@ -132,11 +126,29 @@ def _piece(
         else:
             out.addcmul_(scale, by_class(loss.weight, out), value=-smooth)
     out.scatter_(1, place, scale * away)
-    if lowered.bend is not None:
-        out.mul_(lowered.bend)
+    if bend is not None:
+        out.mul_(bend)
     if row.absent is not None and broken.any():  # a factor of 0 does not rid an absent row of NaN
         out.masked_fill_(broken, 0.0)
     return value
+
+
+def _weigh(
+    logits: Tensor, piece: Piece, out: Tensor, work: Work, place: Tensor, loss: Against
+) -> tuple["Gauge", Tensor | None]:
+    """Leave the exponentials of the other classes in ``out``; the slope of a soft cap besides."""
+    deep = loss.smoothing > 0 or loss.z_loss > 0
+    work.lowers |= deep
+    found = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
+    own = out.gather(1, place)
+    # in place, since a fresh megabyte costs more than the arithmetic on it; from a tensor, since
+    # the kernel that takes a number needs three times as long
+    rest = total(out.scatter_(1, place, torch.zeros_like(own)))
+    whole = own + rest
+    if not work.lowers and not in_range(whole):
+        work.lowers = True
+        return _weigh(logits, piece, out, work, place, loss)
+    return Gauge(own, rest, whole, None, found.top, found.below), found.bend
 
 
 def _on_device(call: Call, loss: Against) -> Done:
@@ -231,8 +243,8 @@ def _costs(gauge: Gauge, row: Row, loss: Against) -> tuple[Tensor, Tensor]:
         against = torch.ones_like(value)
     else:
         margin = odds.log() if lost is None else torch.where(far, lost, odds.log())
-        margin.requires_grad_()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            margin = margin.clone().requires_grad_()
             value = loss.cost(margin)
             (slope,) = torch.autograd.grad(value.sum(), margin)
         value = value.detach()

@@ -106,7 +106,7 @@ class JSDivLoss(Loss):
         avoid_when="they hardly overlap: near its ceiling the gradient fades",
         source="Lin 1991, doi:10.1109/18.61115; Agarwal 2023, arXiv:2306.13649",
     ),
-    engine=between(jensen_shannon),
+    engine=between(jensen_shannon, 0.5),
 )
 def js_div_from_logits_loss(
     input: Tensor,

@@ -30,7 +30,7 @@ from lossmith.engines.rows.divergences import between, total_variation
         avoid_when="the distributions hardly overlap: its gradient vanishes there",
         source="Wen 2023, arXiv:2307.15190",
     ),
-    engine=between(total_variation),
+    engine=between(total_variation, 0.5),
 )
 def total_variation_from_logits_loss(
     input: Tensor,
