@@ -10,7 +10,6 @@ import torch
 import lossmith as lm
 from lossmith.engines import pages
 
-
 THERE = Path("/sys/kernel/mm/transparent_hugepage")
 
 

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from lossmith.core.signature import HALF
 from lossmith.engines.one_pass import alone
+from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.passes import (
     COLUMNS,
     COST,
@@ -183,7 +184,7 @@ class GeneratedLabelMaps:
         """The sums, ``(N, C, COLUMNS)``, in float64."""
         total = logits.new_zeros((*logits.shape[:2], COLUMNS), dtype=torch.float64)
         if self.keep and _ready(logits):
-            self._kept = logits.new_empty(logits.shape)
+            self._kept = in_huge_pages(logits.new_empty(logits.shape))
         columns, first = _columns(self.measure), self._kernel(_sums_of, logits)
         for piece in self._pieces(logits, target, self._kept):
             rows = first(piece.logits, piece.label, piece.ignore, piece.shares)
@@ -197,7 +198,7 @@ class GeneratedLabelMaps:
     ) -> tuple[Tensor | None, ...]:
         """Gradient of the logits, from that of the sums."""
         kept, self._kept = self._kept, None  # a second time they are worked out again
-        slopes = torch.empty_like(logits) if kept is None else kept
+        slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
         first, second = self._kernel(_sums_of, logits), self._kernel(_slopes_of, logits)
         by = pull.to(_work(logits))
         for piece in self._pieces(logits, target, slopes):
