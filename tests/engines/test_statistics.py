@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.profiler import ProfilerActivity, profile
 
 import lossmith as lm
@@ -189,8 +190,9 @@ def test_path_is_explained(monkeypatch) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_kernel_before_it_is_generated(name, dtype, monkeypatch) -> None:
-    """The kernels as they are written; the last piece of an image overlaps the one before."""
-    for key, value in {"ROWS": 10, "LENGTH": 64, "PIECE": 640, "_kernels": {}}.items():
+    """The kernels as they are written, in several pieces; the last one does not fill its rows."""
+    sizes = {"ROWS": 10, "MOST_ROWS": 100, "LENGTH": 64, "PIECE": 640}
+    for key, value in {**sizes, "_kernels": {}}.items():
         monkeypatch.setattr(generated_label_maps, key, value)
     monkeypatch.setattr(torch, "compile", lambda kernel, **_: kernel)
     loss, options = LOSSES[name]
@@ -204,10 +206,28 @@ def test_kernel_before_it_is_generated(name, dtype, monkeypatch) -> None:
         assert (ours.double() - exact).abs().max() <= 16 * eps * exact.abs().max()
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.bool])
+def test_kernel_before_it_is_generated_asked_twice(kind: torch.dtype, monkeypatch) -> None:
+    """By labels of other dtypes; the probabilities that the first pass left are gone then."""
+    sizes = {"ROWS": 10, "MOST_ROWS": 100, "LENGTH": 64, "PIECE": 640}
+    for key, value in {**sizes, "_kernels": {}}.items():
+        monkeypatch.setattr(generated_label_maps, key, value)
+    monkeypatch.setattr(torch, "compile", lambda kernel, **_: kernel)
+    logits, label = image()
+    leaf, label = logits.requires_grad_(), label % 2
+    with lm.engine("one_pass"):
+        value = lm.dice_focal_loss(leaf, label.to(kind))
+    first, again = (torch.autograd.grad(value, leaf, retain_graph=True)[0] for _ in range(2))
+    assert first.data_ptr() != again.data_ptr()
+    assert torch.equal(first, again)
+    _, expected = plainly(monkeypatch, lm.dice_focal_loss, logits, label)
+    torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_generated_kernel(memory: torch.memory_format, monkeypatch) -> None:
-    """With an odd number of positions, and with classes side by side in memory."""
+    """With an odd number of positions, and with classes side by side; two graphs for all sizes."""
     monkeypatch.setattr(generated_label_maps, "_kernels", {})
     if one_pass.missing_compiler("cpu"):
         pytest.skip("there is no C++ compiler")
@@ -218,6 +238,11 @@ def test_generated_kernel(memory: torch.memory_format, monkeypatch) -> None:
         found = outcome(lm.dice_ce_loss, logits, label)
     assert generated_label_maps._kernels
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-10)
+    counters.clear()
+    with lm.engine("one_pass"):
+        outcome(lm.dice_ce_loss, *image(shape=(1, 3, 512, 500)))
+        outcome(lm.dice_ce_loss, *image(shape=(3, 3, 41, 43, 47)))
+    assert not counters["stats"]["unique_graphs"]
 
 
 def test_failing_compiler_leads_to_blocks(monkeypatch) -> None:

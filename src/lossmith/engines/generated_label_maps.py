@@ -1,18 +1,25 @@
-"""Both passes over softmax and class indices as generated kernels of a fixed number of positions.
+"""Both passes over softmax and class indices as generated kernels.
 
-The classes are written out, so that one loop holds a position with all its classes and sums; a loop
-over a dimension of classes would not fuse with one over positions. The size of a piece is part of
-the kernel, so that it serves images of every size.
+The first pass adds the sums up and leaves the probabilities in the memory of the gradient; the
+second finds them there and writes the gradient over them: no exponential is taken twice. The
+classes are written out, so that one loop holds a position with all its classes and sums; a loop
+over a dimension of classes would not fuse with one over positions. How many rows of positions
+there are is left open, so that one kernel serves images of every size, in few calls: what comes
+before a generated kernel starts costs as much as the arithmetic on 10 rows.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from lossmith.core.signature import HALF
 from lossmith.engines.one_pass import alone
+from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.passes import (
     COLUMNS,
     COST,
@@ -25,48 +32,26 @@ from lossmith.engines.passes import (
     Measure,
 )
 
-# Positions per piece: rows of one accumulator each, so that float32 sums stay short
-ROWS, LENGTH = 64, 1024
-PIECE = ROWS * LENGTH
+# Rows of one accumulator each, so that float32 sums stay short; as many as fit the cache where a
+# piece is a copy, otherwise as many as there are
+ROWS, LENGTH, MOST_ROWS = 64, 1024, 1024
+PIECE = ROWS * LENGTH  # positions of an image from which it is worth it
 # Classes are written out, and the time to compile grows with them
 MOST_CLASSES = 32
+# A label of no class, in every dtype that is read: it fills the rows that an image does not
+NO_CLASS = 127
+# Labels that generated code reads without falling back to one number at a time
+READ = (torch.int64, torch.int32, torch.uint8)
 # Of further options of Inductor: one loop for all the sums
 OPTIONS: dict[str, Any] = {"cpp.max_horizontal_fusion_size": 256, "max_fusion_size": 512}
 
 _kernels: dict[Any, Callable[..., Any]] = {}
 
 
-class _Split(NamedTuple):
-    """Softmax of a piece, taken apart by the labels; a number per position each."""
-
-    marks: list[Tensor]
-    shares: list[Tensor]
-    own: Tensor
-    rest: Tensor
-    nll: Tensor
-
-
-def _split(logits: list[Tensor], label: Tensor, ignore: Tensor) -> _Split:
-    info = torch.finfo(label.dtype)
-    present = label != ignore
-    each = [torch.where(present, one, 0.0) for one in logits]
-    marks = [(label == c) & present for c in range(len(each))]
-    top = each[0]
-    for one in each[1:]:
-        top = torch.maximum(top, one)
-    powers = [torch.exp(one - top) for one in each]
-    pairs = list(zip(marks, powers, strict=True))
-    own = _total(torch.where(mark, power, 0.0) for mark, power in pairs)
-    rest = _total(torch.where(mark, 0.0, power) for mark, power in pairs)
-    logit = _total(torch.where(mark, one, 0.0) for mark, one in zip(marks, each, strict=True))
-    whole = own + rest
-    # -log p = log1p(rest / own); where own vanishes, the distance to the top is most of it
-    vanishes = own <= info.tiny
-    odds = torch.where(vanishes, whole - 1, rest / torch.where(vanishes, 1.0, own))
-    nll = torch.where(vanishes, top - logit, 0.0) + torch.log1p(odds)
-    inverse = torch.where(present, 1 / whole, 0.0)
-    shares = [torch.where(mark, 0.0, power * inverse) for mark, power in pairs]
-    return _Split(marks, shares, own * inverse, rest * inverse, nll)
+def _columns(measure: Measure) -> list[int]:
+    """The sums that the first kernel adds up, in its order."""
+    squared, cost = [GAP] * measure.squared, [COST] * (measure.gamma is not None)
+    return [HIT, FALSE_ALARM, MISS, *squared, *cost, SIZE]
 
 
 def _total(terms: Any) -> Tensor:
@@ -76,123 +61,197 @@ def _total(terms: Any) -> Tensor:
     return first
 
 
+def _split(label: Tensor, each: list[Tensor]) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+    """Marks of the label, what is not the label's, what is, and the sum of what is not."""
+    marks = [label == c for c in range(len(each))]
+    own = _total(torch.where(m, one, 0.0) for m, one in zip(marks, each, strict=True))
+    others = [torch.where(m, 0.0, one) for m, one in zip(marks, each, strict=True)]
+    return marks, others, own, _total(others)
+
+
 def _sums_of(measure: Measure) -> Callable[..., Any]:
-    def sums(logits: list[Tensor], label: Tensor, ignore: Tensor) -> Tensor:
-        split = _split(logits, label, ignore)
-        zero = torch.zeros_like(split.own)
-        cost = zero
-        if measure.gamma is not None:
-            cost = split.nll * split.rest.pow(measure.gamma) if measure.gamma else split.nll
-        columns: list[Tensor] = []
-        for mark, share in zip(split.marks, split.shares, strict=True):
-            terms = [torch.where(mark, split.own, 0.0), share, torch.where(mark, split.rest, 0.0)]
+    gamma, names = measure.gamma, _columns(measure)
+
+    def sums(logits: list[Tensor], label: Tensor, ignore: Tensor, out: list[Tensor]) -> Tensor:
+        """The sums of each row; the probabilities go to ``out``, 0 where ignored."""
+        count = len(logits)
+        label = label.to(logits[0].dtype)
+        label = torch.where(label == ignore, NO_CLASS, label)
+        present = label < count
+        each = [torch.where(present, one, 0.0) for one in logits]
+        top = each[0]
+        for one in each[1:]:
+            top = torch.maximum(top, one)
+        marks, others, own, rest = _split(label, [torch.exp(one - top) for one in each])
+        whole = own + rest
+        inverse = torch.where(present, 1 / whole, 0.0)
+        hit, miss = own * inverse, rest * inverse
+        columns = {HIT: hit, MISS: miss, SIZE: torch.ones_like(own)}
+        if gamma is not None:
+            logit = _total(torch.where(m, one, 0.0) for m, one in zip(marks, each, strict=True))
+            # the label's distance to the top, then log(whole) with what rounding took from it:
+            # neither is negative, and where the label is the top the first is 0 and own is 1
+            nll = (top - logit) + (whole.log() + ((own - whole) + rest) * inverse)
+            columns[COST] = nll * miss.pow(gamma) if gamma else nll
+        if measure.squared:
+            columns[GAP] = miss.square()
+        found: list[Tensor] = []
+        for mark, other, place in zip(marks, others, out, strict=True):
+            share = other * inverse
+            place.copy_(torch.where(mark, hit, share))
+            terms = {name: torch.where(mark, value, 0.0) for name, value in columns.items()}
+            terms[FALSE_ALARM] = share
             if measure.squared:
-                terms.append(torch.where(mark, split.rest, share).square())
-            if measure.gamma is not None:
-                terms.append(torch.where(mark, cost, 0.0))
-            terms.append(mark.to(zero.dtype))
-            columns += [term.sum(-1) for term in terms]
-        return torch.stack(columns)
+                terms[GAP] = terms[GAP] + share.square()
+            found += [terms[name].sum(-1) for name in names]
+        return torch.stack(found)
 
     return sums
 
 
 def _slopes_of(measure: Measure) -> Callable[..., Any]:
-    def slopes(
-        logits: list[Tensor], label: Tensor, ignore: Tensor, by: Tensor, out: list[Tensor]
-    ) -> None:
-        """As :meth:`LabelMaps.slopes` derives them."""
-        split = _split(logits, label, ignore)
-        own, rest = split.own, split.rest
-        pairs = list(zip(split.marks, split.shares, strict=True))
-        shift = _total(
-            torch.where(mark, by[c, MISS] - by[c, HIT], 0.0) for c, mark in enumerate(split.marks)
-        )
-        alarms = [by[c, FALSE_ALARM] for c in range(len(pairs))]
+    gamma = measure.gamma
+
+    def slopes(label: Tensor, by: Tensor, out: list[Tensor]) -> None:
+        """From probabilities to slopes, as :meth:`LabelMaps.slopes` derives them.
+
+        An ignored position stays 0: so are its probabilities.
+        """
+        marks, others, own, rest = _split(label.to(by.dtype), out)
+
+        def of_label(values: Tensor) -> Tensor:
+            return _total(torch.where(m, values[c], 0.0) for c, m in enumerate(marks))
+
+        shift = of_label(by[:, MISS] - by[:, HIT])
+        alarms = [by[c, FALSE_ALARM] for c in range(len(others))]
         if measure.squared:
-            by_gap = _total(torch.where(m, by[c, GAP], 0.0) for c, m in enumerate(split.marks))
-            shift = shift + 2 * rest * by_gap
-            alarms = [a + 2 * by[c, GAP] * pairs[c][1] for c, a in enumerate(alarms)]
-        mean = rest * shift + _total(s * a for (_, s), a in zip(pairs, alarms, strict=True))
-        certainty = torch.zeros_like(own)
-        if measure.gamma is not None:
-            certainty = _total(torch.where(m, by[c, COST], 0.0) for c, m in enumerate(split.marks))
-        if measure.gamma:
-            share = torch.where(own > torch.finfo(own.dtype).tiny, own * split.nll, 0.0)
-            sure = rest == 0
+            shift = shift + 2 * rest * of_label(by[:, GAP])
+            alarms = [a + 2 * by[c, GAP] * others[c] for c, a in enumerate(alarms)]
+        mean = rest * shift + _total(s * a for s, a in zip(others, alarms, strict=True))
+        certainty = torch.zeros_like(own) if gamma is None else of_label(by[:, COST])
+        if gamma:
+            # p log p is 0 where p is; -log p / rest is 1 where the rest is 0
+            vanishes, sure = own <= torch.finfo(own.dtype).tiny, rest == 0
+            odds = rest / torch.where(vanishes, 1.0, own)
+            share = torch.where(vanishes, 0.0, own * odds.log1p())
             ratio = torch.where(sure, 1.0, share / torch.where(sure, 1.0, rest))
-            certainty = certainty * rest.pow(measure.gamma) * (1 + measure.gamma * ratio)
+            certainty = certainty * rest.pow(gamma) * (1 + gamma * ratio)
         at_label = -(own * mean + rest * certainty)
         pull = shift + certainty - mean
-        for (mark, share), alarm, place in zip(pairs, alarms, out, strict=True):
+        for mark, share, alarm, place in zip(marks, others, alarms, out, strict=True):
             place.copy_(torch.where(mark, at_label, share * (alarm + pull)))
 
     return slopes
 
 
-class GeneratedLabelMaps(NamedTuple):
-    """The two passes, piece by piece, over images that fill at least one."""
+class _Piece(NamedTuple):
+    """Some positions of one sample, in rows.
 
-    measure: Measure
+    Attributes:
+        sample: Which sample.
+        at: Which positions.
+        logits: A tensor of rows for each class.
+        label: Rows of labels.
+        ignore: The label to ignore, for each row: all that depends on it has rows, and shares a
+            loop with the sums of rows.
+        shares: A tensor of rows for each class, for probabilities and slopes.
+        aside: The memory of ``shares`` if it is not that of the gradient, ``(C, positions)``.
+    """
 
+    sample: int
+    at: slice
+    logits: list[Tensor]
+    label: Tensor
+    ignore: Tensor
+    shares: list[Tensor]
+    aside: Tensor | None
+
+
+class GeneratedLabelMaps:
+    """The two passes, piece by piece, over images that fill at least one.
+
+    Args:
+        measure: Which sums are wanted.
+        keep: Whether the first pass shall leave the probabilities for the second.
+    """
+
+    def __init__(self, measure: Measure, *, keep: bool = False) -> None:
+        self.measure, self.keep = measure, keep
+        self._kept: Tensor | None = None
+
+    @torch.no_grad()  # as a backward pass is: another mode would be another kernel
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """The sums, ``(N, C, COLUMNS)``, in float64."""
         total = logits.new_zeros((*logits.shape[:2], COLUMNS), dtype=torch.float64)
-        kernel, ignore = self._kernel(_sums_of, logits), self._ignore(logits)
-        columns = [HIT, FALSE_ALARM, MISS]
-        columns += [GAP] * self.measure.squared + [COST] * (self.measure.gamma is not None)
-        columns += [SIZE]
-        for sample, _, part, label in self._parts(logits, target, once=True):
-            found = kernel(part, label, ignore).sum(-1, dtype=torch.float64).view(-1, len(columns))
-            total[sample, :, columns] += found
-            total[sample, :, POSITIONS] += found[:, -1].sum()
+        if self.keep and _ready(logits):
+            self._kept = in_huge_pages(logits.new_empty(logits.shape))
+        columns, first = _columns(self.measure), self._kernel(_sums_of, logits)
+        for piece in self._pieces(logits, target, self._kept):
+            rows = first(piece.logits, piece.label, piece.ignore, piece.shares)
+            found = rows.sum(-1, dtype=torch.float64).view(-1, len(columns))
+            total[piece.sample, :, columns] += found
+            total[piece.sample, :, POSITIONS] += found[:, -1].sum()
         return total
 
     def slopes(
         self, logits: Tensor, target: Tensor, pull: Tensor, needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         """Gradient of the logits, from that of the sums."""
-        slopes = torch.empty_like(logits)
-        kernel, ignore = self._kernel(_slopes_of, logits), self._ignore(logits)
-        for sample, at, part, label in self._parts(logits, target, once=False):
-            place = slopes[sample, :, at]
-            # a compiler does not see that classes side by side in memory are apart
-            out = place if slopes.stride(2) == 1 else place.contiguous()
-            rows = [one.view(ROWS, LENGTH) for one in out.unbind(0)]
-            kernel(part, label, ignore, pull[sample].to(label.dtype), rows)
-            if out is not place:
-                place.copy_(out)
+        kept, self._kept = self._kept, None  # a second time they are worked out again
+        slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
+        first, second = self._kernel(_sums_of, logits), self._kernel(_slopes_of, logits)
+        by = pull.to(_work(logits))
+        for piece in self._pieces(logits, target, slopes):
+            if kept is None or piece.aside is not None:
+                first(piece.logits, piece.label, piece.ignore, piece.shares)
+            second(piece.label, by[piece.sample], piece.shares)
+            if piece.aside is not None:
+                place = slopes[piece.sample, :, piece.at]
+                place.copy_(piece.aside[:, : place.shape[1]])
         return (slopes,)
 
-    def _parts(
-        self, logits: Tensor, target: Tensor, *, once: bool
-    ) -> Iterator[tuple[int, slice, list[Tensor], Tensor]]:
-        """Pieces, a tensor per class. The last piece of an image overlaps the one before.
+    def _pieces(self, logits: Tensor, target: Tensor, out: Tensor | None) -> Iterator[_Piece]:
+        """All positions, their shares in ``out`` where a kernel can write there.
 
-        What overlaps is marked as ignored where each position must count ``once``.
+        What does not fill its rows is copied into longer ones, and so is what is not ready.
         """
         samples, classes, count = logits.shape
-        dtype = torch.float32 if logits.dtype in HALF else logits.dtype
-        ready = logits.dtype is dtype and logits.stride(2) == 1
-        room = None if ready else logits.new_empty((classes, PIECE), dtype=dtype)
-        label = logits.new_empty(PIECE, dtype=dtype)
+        ignore = self.measure.ignore_index
+        work, ready, placed = _work(logits), _ready(logits), out is not None and _ready(out)
+        most = MOST_ROWS if ready and placed else ROWS
+        calls = math.ceil(count // LENGTH / most)
+        cuts = [count // LENGTH * call // calls * LENGTH for call in range(calls + 1)]
+        cuts += [count] * (cuts[-1] < count)
+        rows = 2 if ready and placed else ROWS
+        # two memories, as those of logits and gradient are: another overlap is another kernel
+        room, spare = (logits.new_empty((classes, rows * LENGTH), dtype=work) for _ in range(2))
         for sample in range(samples):
-            for start in range(0, count, PIECE):
-                first = min(start, count - PIECE)
-                at = slice(first, first + PIECE)
-                part = logits[sample, :, at] if room is None else room.copy_(logits[sample, :, at])
-                label.copy_(target[sample, at])
-                if once:
-                    label[: start - first] = self.measure.ignore_index
-                rows = [one.view(ROWS, LENGTH) for one in part.unbind(0)]
-                yield sample, at, rows, label.view(ROWS, LENGTH)
+            for start, stop in itertools.pairwise(cuts):
+                at, length = slice(start, stop), stop - start
+                height = max(2, math.ceil(length / LENGTH))  # of 1 a compiler makes a constant
+                missing = height * LENGTH - length
+                part, label = logits[sample, :, at], target[sample, at]
+                if not ready or missing:
+                    room[:, :length] = part
+                    part = room[:, : length + missing]
+                if label.dtype not in READ:
+                    label = label.int()
+                if missing:
+                    label = functional.pad(label, (0, missing), value=NO_CLASS)
+                place = aside = spare[:, : length + missing]
+                if out is not None and placed and not missing:
+                    place, aside = out[sample, :, at], None
+                yield _Piece(
+                    sample,
+                    at,
+                    logits=[_rows(one) for one in part.unbind(0)],
+                    label=_rows(label.contiguous()),
+                    ignore=_rows(logits.new_full((height,), ignore, dtype=work), 1),
+                    shares=[_rows(one) for one in place.unbind(0)],
+                    aside=aside,
+                )
 
-    def _ignore(self, logits: Tensor) -> Tensor:
-        """The label to ignore, for each row: one loop over rows then holds sums and all else."""
-        dtype = torch.float32 if logits.dtype in HALF else logits.dtype
-        return torch.full((ROWS, 1), self.measure.ignore_index, dtype=dtype)
-
-    def _kernel(self, make: Callable[[Measure], Any], logits: Tensor) -> Callable[..., Tensor]:
+    def _kernel(self, make: Callable[[Measure], Any], logits: Tensor) -> Callable[..., Any]:
         """A kernel of its own for each number of classes, dtype and setting."""
         key = make, logits.shape[1], logits.dtype, self.measure[1:]
         if key not in _kernels:
@@ -200,3 +259,25 @@ class GeneratedLabelMaps(NamedTuple):
                 alone(make(self.measure)), options=OPTIONS, fullgraph=True
             )
         return _kernels[key]
+
+
+def _work(logits: Tensor) -> torch.dtype:
+    return torch.float32 if logits.dtype in HALF else logits.dtype
+
+
+def _ready(tensor: Tensor) -> bool:
+    """Whether a kernel can work in this memory, ``(N, C, positions)``.
+
+    A compiler does not see that classes side by side in memory are apart.
+    """
+    return tensor.dtype not in HALF and tensor.stride(2) == 1
+
+
+def _rows(tensor: Tensor, length: int | None = None) -> Tensor:
+    """Rows of a flat tensor, their number left open.
+
+    Not as a view, for which a compiler would look at the shape of the whole image too.
+    """
+    rows = tensor.view(-1, length or LENGTH).data
+    torch._dynamo.maybe_mark_dynamic(rows, 0)
+    return rows

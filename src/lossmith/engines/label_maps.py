@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.signature import HALF
+from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.passes import (
     COLUMNS,
     COST,
@@ -42,7 +43,7 @@ class LabelMaps:
         total = logits.new_zeros((*logits.shape[:2], COLUMNS), dtype=torch.float64)
         room = _Room(logits, self.measure)
         if self.keep and logits.dtype is room.work:  # half precision would not hold them
-            self._kept = torch.empty_like(logits)
+            self._kept = in_huge_pages(torch.empty_like(logits))
         gamma, squared = self.measure.gamma, self.measure.squared
         columns = [HIT, MISS, SIZE, *([COST] * (gamma is not None)), *([GAP] * squared)]
         for rows, span in pieces(logits):
@@ -76,7 +77,7 @@ class LabelMaps:
         """
         kept, self._kept = self._kept, None  # a second time they are worked out again
         slopes, room = (
-            torch.empty_like(logits) if kept is None else kept,
+            in_huge_pages(torch.empty_like(logits)) if kept is None else kept,
             _Room(logits, self.measure),
         )
         by = pull.to(room.work).unsqueeze(2).unbind(-1)  # (N, C, 1) each

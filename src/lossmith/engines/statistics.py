@@ -148,7 +148,7 @@ def _passes(how: str, target: Tensor, measure: Measure, wanted: bool) -> Passes:
 
         return Kernels(measure)
     if how == "compiled":
-        return generated.GeneratedLabelMaps(measure)
+        return generated.GeneratedLabelMaps(measure, keep=wanted)
     labels = measure.by_class and not target.is_floating_point()
     return LabelMaps(measure, keep=wanted) if labels else _Memberships(measure)
 
