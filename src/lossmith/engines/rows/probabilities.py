@@ -15,8 +15,7 @@ from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import Head, by_class, in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
-# Share of the log-sum-exp, and at least number, from which a cost keeps its digits as a difference
-# from it: a small one has lost them
+# Costs of a target from which they keep their digits as a difference of larger numbers
 UNLIKELY = 0.5
 _LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
 
@@ -78,22 +77,21 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
             part.mul_(1 - loss.smoothing).add_(smooth)
         if weight is not None:
             part.mul_(by_class(weight, part))
-        spare, mass = work.like(out, -3), total(part)
+        mass = total(part)
         each = piece.numbers(scale) * loss.head.scale
         if same and loss.head.bare and not loss.z_loss and not work.lowers:
+            reach = total(torch.mul(part, own, out=out))
             whole = total(torch.exp(own, out=out))
             depth = whole.log()
-            value = mass * depth - total(torch.mul(part, own, out=spare))
-            if (
-                in_range(whole)
-                and (value > depth.abs_().mul_(UNLIKELY).clamp_(min=UNLIKELY) * mass).all()
-            ):
+            value = mass * depth - reach
+            least = depth.abs_().mul_(0.5).clamp_(min=1.0).mul_(UNLIKELY * mass)
+            if in_range(whole) and (value > least).all():
                 if need:
                     out.mul_(mass * each / whole).addcmul_(part, each, value=-1)
                 return value
             work.lowers = True
         top, bend = loss.head.lower(own, piece, out, work)
-        reach = total(torch.mul(part, out, out=spare))
+        reach = total(torch.mul(part, out, out=work.like(out, -3)))
         whole, depth = log_total(out.exp_())
         value = mass * depth - reach
         if loss.z_loss:
