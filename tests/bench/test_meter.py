@@ -1,5 +1,7 @@
 """The memory meter on calls whose allocations are known."""
 
+import gc
+
 import pytest
 import torch
 
@@ -55,6 +57,24 @@ def test_peak_is_what_is_alive_at_once(call, mebibytes):
 def test_what_was_there_before_does_not_count():
     held = torch.ones(2 * SIZE)
     assert peak_bytes(lambda: held + 1, CPU) == pytest.approx(2 * MIB, abs=256)
+
+
+def test_what_is_released_meanwhile_hides_nothing() -> None:
+    """Garbage of a measurement before, found by a collection, which may come at any moment."""
+
+    def litter() -> None:
+        ring: list[object] = [torch.empty(4 * MIB, dtype=torch.uint8)]
+        ring.append(ring)
+
+    gc.disable()  # until the call
+    peak_bytes(litter, CPU)
+
+    def call() -> None:
+        gc.enable()
+        gc.collect()
+        torch.empty(2 * MIB, dtype=torch.uint8)
+
+    assert peak_bytes(call, CPU) == pytest.approx(2 * MIB, abs=256)
 
 
 def test_nobody_waits_for_a_gpu_on_the_cpu():

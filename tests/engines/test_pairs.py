@@ -1,15 +1,14 @@
 """The pairs engine: stripes that divide nothing evenly, learnable options, memory, explanations."""
 
-import gc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 import lossmith as lm
+from lossmith.core.memory import peak_bytes
 from lossmith.engines import pairs
 
 N, D = 23, 7
@@ -165,20 +164,6 @@ def test_gradient_scaled_for_half_precision_does_not_vanish(
     torch.testing.assert_close(found.double(), expected, rtol=2e-3, atol=1e-6)
 
 
-def peak(call: Callable[[], object]) -> int:
-    """Most bytes alive at a time, as torch's allocator reports them."""
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        call()
-    assert record.profiler is not None
-    live = most = 0
-    for event in record.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            most = max(most, live)
-    return most
-
-
 @pytest.mark.parametrize("name", ["info_nce", "clip", "nt_xent", "siglip", "supcon", "mmd"])
 @pytest.mark.filterwarnings("ignore:Memory block of unknown size")
 def test_memory_grows_with_the_number_of_samples(
@@ -191,7 +176,7 @@ def test_memory_grows_with_the_number_of_samples(
     def cost(count: int) -> int:
         leaves = [torch.randn(count, 16, requires_grad=True) for _ in range(number)]
         rest = [torch.arange(count) % 50] if number == 1 else []
-        return peak(lambda: loss(*leaves, *rest).backward())
+        return peak_bytes(lambda: loss(*leaves, *rest).backward(), torch.device("cpu"))
 
     small, large = cost(600), cost(1200)
     assert large <= 2.1 * small

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 import lossmith as lm
 from lossmith.contract.api import pairs
 from lossmith.contract.cases import Case
 from lossmith.contract.registry import Check
 from lossmith.core import route
+from lossmith.core.memory import peak_bytes
 from lossmith.core.route import follow
 from lossmith.engines.rows import layout
 
@@ -299,23 +299,15 @@ def test_divergence_of_logits_keeps_one_gradient_and_no_log_probability() -> Non
     first, second = torch.randn(2, 400, 5000)
     first.requires_grad_()
 
-    def peak(loss: Callable[[], Tensor]) -> int:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-            loss().backward()
-        sizes, now, most = found.events(), 0, 0
-        for event in sorted(sizes, key=lambda e: e.time_range.start):
-            if event.name == "[memory]":
-                now += event.cpu_memory_usage
-                most = max(most, now)
-        return most
-
     def usual() -> Tensor:
         logs = first.log_softmax(1), second.log_softmax(1)
         return torch.nn.functional.kl_div(*logs, log_target=True, reduction="batchmean")
 
+    cpu = torch.device("cpu")
     lm.kl_div_from_logits_loss(first, second)
-    own = peak(lambda: lm.kl_div_from_logits_loss(first, second))
-    assert own <= peak(usual) / 2
+    own = peak_bytes(lambda: lm.kl_div_from_logits_loss(first, second).backward(), cpu)
+    first.grad = None
+    assert own <= peak_bytes(lambda: usual().backward(), cpu) / 2
 
 
 def test_excluded_classes_are_no_reason_to_step_aside() -> None:

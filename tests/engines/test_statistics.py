@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
-from torch.profiler import ProfilerActivity, profile
 
 import lossmith as lm
 from lossmith.core import route
+from lossmith.core.memory import peak_bytes
 from lossmith.engines import generated_label_maps, label_maps, one_pass, passes, statistics
 
 SHAPE = (2, 4, 40, 45, 11)  # more elements than a call that an engine leaves alone
+
+CPU = torch.device("cpu")
 
 
 def image(dtype: torch.dtype = torch.float32, shape: tuple[int, ...] = SHAPE):
@@ -90,20 +92,6 @@ def test_gradient_of_memberships(monkeypatch) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-9)
 
 
-def peak(run: Callable[[], None]) -> int:
-    """The most memory, in bytes, that is alive at once beyond what was alive before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        run()
-    now = most = 0
-    # the events of the profile itself name only what no operator allocated
-    events = found.profiler.kineto_results.events()
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_memory_is_that_of_the_gradient_and_of_a_piece(dtype, monkeypatch) -> None:
     monkeypatch.setattr(passes, "BLOCK", 1 << 12)
@@ -115,10 +103,10 @@ def test_memory_is_that_of_the_gradient_and_of_a_piece(dtype, monkeypatch) -> No
         lm.dice_ce_loss(logits, label).backward()
 
     gradient = logits.numel() * logits.itemsize
-    assert gradient <= peak(run) <= gradient + 12 * 4 * passes.BLOCK
+    assert gradient <= peak_bytes(run, CPU) <= gradient + 12 * 4 * passes.BLOCK
     logits.grad = None
     monkeypatch.setattr(route, "SMALL", math.inf)
-    assert peak(run) > 6 * gradient
+    assert peak_bytes(run, CPU) > 6 * gradient
 
 
 @pytest.mark.parametrize("options", [{}, {"ignore_index": 1}, {"squared": True}], ids=str)

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lossmith as lm
+from lossmith.core.memory import peak_bytes
 from lossmith.engines import linear_blocks, linear_head
 
 CLASSES, FEATURES = 41, 5
@@ -325,25 +326,14 @@ def test_memory_is_bounded(name, reduction):
 
 
 def test_peak_memory_is_a_fraction():
-    from torch.profiler import ProfilerActivity, profile
-
     hidden = draw(2048, 8, dtype=torch.float32).requires_grad_()
     weight = draw(2000, 8, dtype=torch.float32).requires_grad_()
     target = torch.randint(2000, (2048,))
 
-    def peak(loss, *args) -> int:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-            loss(*args).backward()
-        now = most = 0
-        for event in seen.profiler.kineto_results.events():
-            if event.name() == "[memory]":
-                now += event.nbytes()
-                most = max(most, now)
-        return most
-
-    whole = peak(lambda h, w: F.cross_entropy(F.linear(h, w), target), hidden, weight)
+    head, cpu = lm.linear_head(lm.cross_entropy), torch.device("cpu")
+    whole = peak_bytes(lambda: F.cross_entropy(F.linear(hidden, weight), target).backward(), cpu)
     hidden.grad = weight.grad = None
-    ours = peak(lambda h, w: lm.linear_head(lm.cross_entropy)(h, w, target), hidden, weight)
+    ours = peak_bytes(lambda: head(hidden, weight, target).backward(), cpu)
     assert ours <= 0.35 * whole
 
 

@@ -1,5 +1,6 @@
 """What a call takes of the memory, beyond what was there before it."""
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
     """Most bytes that were alive at one time during a call, beyond those alive before it.
 
     On the CPU from the profiler's record of every allocation and release by torch; memory that
-    another library takes by itself is not seen, nor the release of what was there before.
+    another library takes by itself is not seen. What nobody refers to any more is released before.
 
     Raises:
         Profiled: If another profiler runs, which this one would end.
@@ -33,6 +34,7 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated() - before
     if torch.autograd._profiler_enabled():  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
         raise Profiled("memory must be measured while no other profiler runs, got one")
+    gc.collect()  # released during the call, it would hide as much of what the call takes
     # not torch.profiler.profile, which imports the compiler on its first use: two seconds
     recorded: Any = profiler.profile(use_kineto=True, profile_memory=True)
     with recorded:
