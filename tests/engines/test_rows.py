@@ -67,7 +67,7 @@ def calls() -> Iterator[Any]:
         lm.total_variation_from_logits_loss,
     ):
         yield divergence, "logits", {}
-        yield divergence, "logits", {"temperature": 2.0}
+        yield divergence, "logits", {"temperature": 3.0}
 
 
 def outcome(

@@ -20,8 +20,6 @@ from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
-_LOWEST = -1e4  # its exponential is 0 in every dtype, and 0 times it is 0
-
 
 class Both(NamedTuple):
     """A piece of both sides, to be overwritten.
@@ -130,7 +128,9 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
             sides: list[Tensor] = []
             for grid, out, e in ((first, u, p), (second, outs[1], q)):
                 side = piece.logits(grid)
-                if side.dtype is not out.dtype or sharpness != 1:
+                if side.dtype is not out.dtype:
+                    side = out.copy_(side)
+                if sharpness != 1:  # only now: half precision would round the product
                     side = torch.mul(side, sharpness, out=out)
                 whole = total(torch.exp(side, out=e))
                 if not in_range(whole):

@@ -21,7 +21,7 @@ def _cost(nll: Tensor, coefficient: float) -> Tensor:
 
 def _against(coefficient: float = 1.0, ignore_index: int = -100) -> Against:
     def cost(nll: Tensor, p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-        return nll + coefficient * rest, 1 + coefficient * p
+        return nll + coefficient * rest, (1 + coefficient) - coefficient * rest  # 1 + c p
 
     return Against(cost, ignore_index=ignore_index)
 
