@@ -237,6 +237,22 @@ def runs_are_bitwise_repeatable(case: Case) -> None:
         assert torch.equal(left, right)
 
 
+@check(lambda case: not case.card.layered)
+def autocast_changes_nothing(case: Case) -> None:
+    """Layers compute in half precision under autocast, losses do not.
+
+    The backward pass is outside, where torch wants it.
+    """
+    tensors = case.sample(68, torch.float32, grad=True)
+    value = case(*tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        again = case(*tensors)
+    assert torch.equal(value, again)
+    slopes = (gradients(case, tensors, each) for each in (value, again))
+    for left, right in zip(*slopes, strict=True):
+        assert torch.equal(left, right)
+
+
 @check()
 def every_float_dtype_works(case: Case) -> None:
     """float16, bfloat16, float32, float64: the result has the dtype of the first argument."""

@@ -85,6 +85,8 @@ class Card:
         plain_mean: The mean is the weighted mean of the unreduced values. False where a loss
             defines another: CTC divides by target lengths, RMSE takes a root.
         differentiable: False if the gradient is 0 almost everywhere (evaluation only).
+        layered: It contains a layer, which autocast may compute in half precision. In any other
+            loss autocast is off: a product of its own needs its digits.
         same_as: Dotted name of a callable with equal values on ordinary unweighted input.
         elicits: Which property of the target's distribution the minimiser is.
         link: How a raw model output becomes a prediction.
@@ -117,6 +119,7 @@ class Card:
     robust: bool = False
     plain_mean: bool = True
     differentiable: bool = True
+    layered: bool = False
     same_as: str | None = None
     elicits: str | None = None
     link: Link = "none"

@@ -27,6 +27,8 @@ from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
+# Devices that torch's autocast knows; it refuses to be asked about any other
+AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu", "mps")))
 REGISTRY: dict[str, Card] = {}
 # torch's private enumeration of reductions, for the native kernels; it has no number for the last
 NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
@@ -47,7 +49,8 @@ def loss(
     (or is a :class:`Terms`). Around it, in this order: dtypes and shapes are checked; options and
     tensor values are checked; half precision is widened to float32; absent samples (weight 0, or
     the ``ignore_index``) are replaced by harmless values; the function runs; the result is
-    weighted, reduced and rounded back.
+    weighted, reduced and rounded back. Autocast is off in it, as in torch's own losses, unless the
+    card says ``layered``.
 
     Args:
         card: The claims.
@@ -131,6 +134,11 @@ def build(
                 if len(plans) >= 1000:
                     plans.clear()
                 plans[key] = plan
+        if not card.layered and autocasts(tensors[0].device.type):
+            with torch.autocast(tensors[0].device.type, enabled=False):
+                return function(
+                    *tensors, sample_weight=sample_weight, reduction=reduction, **options
+                )
         way, sizes = plan.way, plan.sizes
         for rule, option in plan.looks:
             rule.check_option(option, options[option])
@@ -201,6 +209,11 @@ def build(
     function.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
     function.card = card  # type: ignore[attr-defined]
     return function
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for devices of a type."""
+    return device in AUTOCAST and torch.is_autocast_enabled(device)
 
 
 class _Plan(NamedTuple):

@@ -68,6 +68,7 @@ def _one_pass(
     Card(
         task=("multiclass", "segmentation"),
         coupling="row",
+        layered=True,
         formula=r"-\sum_c q_c \log \operatorname{softmax}(W h + b)_c",
         signatures=(
             Signature(
