@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.numerics import softcapped
-from lossmith.engines.rows.layout import Piece, Work, total
+from lossmith.engines.rows.layout import Work, total
 
 # What the exponentials of a row may add up to without the largest logit taken off, which spares two
 # of five passes: a class below the range of float32 has no part in such a sum, and its reciprocal
@@ -54,7 +54,6 @@ class Head(NamedTuple):
     def exponentials(
         self,
         logits: Tensor,
-        piece: Piece,
         out: Tensor,
         work: Work,
         *,
@@ -65,7 +64,6 @@ class Head(NamedTuple):
 
         Args:
             logits: Those of the piece.
-            piece: Where it lies.
             out: Memory for the result.
             work: Memory for the slope of a soft cap, under number -1; whether the largest logit of
                 each row is to be taken off first.
@@ -73,7 +71,7 @@ class Head(NamedTuple):
             weight: Factor of each class in ``below``.
         """
         if work.lowers or deep:
-            top, bend = self.lower(logits, piece, out, work)
+            top, bend = self.lower(logits, out, work)
             below = -_weighed(out, weight) if deep else None
             out.exp_()
             return Lowered(top, below, bend)
@@ -84,9 +82,7 @@ class Head(NamedTuple):
         out.exp_()
         return Lowered(bend=bend)
 
-    def lower(
-        self, logits: Tensor, piece: Piece, out: Tensor, work: Work
-    ) -> tuple[Tensor, Tensor | None]:
+    def lower(self, logits: Tensor, out: Tensor, work: Work) -> tuple[Tensor, Tensor | None]:
         """Write the transformed logits less the largest of their row to ``out``.
 
         Returns:

@@ -90,7 +90,7 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
                     out.mul_(mass * each / whole).addcmul_(part, each, value=-1)
                 return value
             work.lowers = True
-        top, bend = loss.head.lower(own, piece, out, work)
+        top, bend = loss.head.lower(own, out, work)
         reach = total(torch.mul(part, out, out=work.like(out, -3)))
         whole, depth = log_total(out.exp_())
         value = mass * depth - reach
@@ -119,7 +119,7 @@ def _entropy(call: Call, needs: tuple[bool, ...]) -> Done | None:
 
     def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
         (out,) = outs
-        Head().lower(piece.logits(grid), piece, out, work)
+        Head().lower(piece.logits(grid), out, work)
         depths = work.like(out, -1).copy_(out.clamp_(min=_LOWEST))
         whole, depth = log_total(out.exp_())
         if whole.isnan().any():

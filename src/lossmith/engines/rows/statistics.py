@@ -134,7 +134,7 @@ class _Statistics(torch.autograd.Function):
         work = Work(dtype)
         for piece in layout.pieces(grid, 2):
             out = work.like(piece.logits(grid), 0)
-            top, _ = head.lower(piece.logits(grid), piece, out, work)
+            top, _ = head.lower(piece.logits(grid), out, work)
             own = piece.numbers(place)
             depth = out.gather(1, own)
             e = torch.exp(out, out=work.like(out, 1))
@@ -175,7 +175,7 @@ class _Statistics(torch.autograd.Function):
             part = piece.logits(grid)
             to_prob, to_entropy, to_lse = (piece.numbers(line) for line in lines)
             log_p = work.like(part, 0)
-            top, bend = head.lower(part, piece, log_p, work)
+            top, bend = head.lower(part, log_p, work)
             log_p.sub_(piece.numbers(norm) - top)
             p = torch.exp(log_p, out=work.like(part, 1))
             factor = to_lse - to_prob

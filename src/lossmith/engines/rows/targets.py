@@ -63,11 +63,11 @@ def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
 
     def bare(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor:
         place, scale = piece.numbers(index), piece.numbers(rows.scale)
-        return _bare_piece(piece.logits(grid), piece, outs[0], work, place, scale, loss, need)
+        return _bare_piece(piece.logits(grid), outs[0], work, place, scale, loss, need)
 
     def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
         own = Row(*(None if each is None else piece.numbers(each) for each in rows))  # type: ignore[arg-type]
-        return _piece(piece.logits(grid), piece, outs[0], work, own, loss, need)
+        return _piece(piece.logits(grid), outs[0], work, own, loss, need)
 
     if loss == Against(ignore_index=loss.ignore_index):
         done = frame.evaluate(grid, bare, (need,), finish=_of_odds)
@@ -77,11 +77,10 @@ def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
 
 
 def _bare_piece(
-    logits: Tensor, piece: Piece, out: Tensor, work: Work, place: Tensor, scale: Tensor,
-    loss: Against, need: bool,
-) -> Tensor:  # fmt: skip
+    logits: Tensor, out: Tensor, work: Work, place: Tensor, scale: Tensor, loss: Against, need: bool
+) -> Tensor:
     """The odds against the class, for a loss without options: few steps, and no look at a value."""
-    gauge, _ = _weigh(logits, piece, out, work, place, loss)
+    gauge, _ = _weigh(logits, out, work, place, loss)
     own, rest, whole = gauge[:3]
     if need:
         scale = scale / whole
@@ -98,7 +97,7 @@ def _of_odds(odds: Tensor) -> Tensor | None:
 
 
 def _piece(
-    logits: Tensor, piece: Piece, out: Tensor, work: Work, row: Row, loss: Against, need: bool
+    logits: Tensor, out: Tensor, work: Work, row: Row, loss: Against, need: bool
 ) -> Tensor | None:
     """The unweighted values of a piece, whose slopes are left in ``out``; None if one is NaN.
 
@@ -106,7 +105,7 @@ def _piece(
     ``log1p(R / e)``: nothing cancels, however likely the class.
     """
     place = row.place
-    gauge, bend = _weigh(logits, piece, out, work, place, loss)
+    gauge, bend = _weigh(logits, out, work, place, loss)
     if (gauge.own <= torch.finfo(out.dtype).tiny).any():  # there the logits themselves still tell
         bent = loss.head.plain(logits.to(out.dtype))
         lost = bent.logsumexp(1, keepdim=True) - bent.gather(1, place)
@@ -134,17 +133,17 @@ def _piece(
 
 
 def _weigh(
-    logits: Tensor, piece: Piece, out: Tensor, work: Work, place: Tensor, loss: Against
+    logits: Tensor, out: Tensor, work: Work, place: Tensor, loss: Against
 ) -> tuple["Gauge", Tensor | None]:
     """Leave the exponentials of the other classes in ``out``; the slope of a soft cap besides."""
     deep = loss.smoothing > 0 or loss.z_loss > 0
     work.lowers |= deep
-    found = loss.head.exponentials(logits, piece, out, work, deep=deep, weight=loss.weight)
+    found = loss.head.exponentials(logits, out, work, deep=deep, weight=loss.weight)
     own, rest = apart(out, place)
     whole = own + rest
     if not work.lowers and not in_range(whole):
         work.lowers = True
-        return _weigh(logits, piece, out, work, place, loss)
+        return _weigh(logits, out, work, place, loss)
     return Gauge(own, rest, whole, None, found.top, found.below), found.bend
 
 
