@@ -220,6 +220,11 @@ def widened(original, input, target, **options):
     return original(input, target, **options).double()
 
 
+def multiplied(original, input, target, **options):
+    product = input.unsqueeze(-1) @ input.new_ones(1, 1)  # autocast would round it
+    return original(product.squeeze(-1).to(input), target, **options)
+
+
 def no_nan(original, input, target, **options):
     return original(input.nan_to_num(), target, **options)
 
@@ -420,6 +425,7 @@ PLANTED: dict[str, Callable[[], Case]] = {
     "layouts_do_not_matter": lambda: broken(BASE, transposed_only),
     "runs_are_bitwise_repeatable": lambda: broken(BASE, random_part),
     "every_float_dtype_works": lambda: broken(BASE, widened),
+    "autocast_changes_nothing": lambda: broken(BASE, multiplied),
     "partial_gradients_agree": lambda: broken(BASE, asymmetric_gradient),
     "module_equals_function": module_that_forgets,
     "module_fields_are_the_keywords": module_with_other_default,
