@@ -132,8 +132,9 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
                     side = out.copy_(side)
                 if sharpness != 1:  # only now: half precision would round the product
                     side = torch.mul(side, sharpness, out=out)
-                whole = total(torch.exp(side, out=e))
-                if not in_range(whole):
+                whole = None if work.lowers else total(torch.exp(side, out=e))
+                if whole is None or not in_range(whole):
+                    work.lowers = True
                     side = torch.sub(side, side.amax(1, keepdim=True), out=out)
                     whole = total(torch.exp(side, out=e))
                 e.mul_(factor / whole)
