@@ -247,3 +247,11 @@ def test_failing_compiler_leads_to_blocks(monkeypatch) -> None:
         torch.testing.assert_close(lm.dice_loss(logits, label), expected)
     path = lm.explain_path(lm.dice_loss, logits, label)
     assert str(path) == "blocks: the compiler failed (RuntimeError)"
+
+
+def test_autocast_rounds_no_sum() -> None:
+    logits, label = image()
+    truth = lm.RegionStatistics.from_logits(logits, label, squared=True, gamma=2.0).sums
+    with torch.autocast("cpu", torch.bfloat16):
+        found = lm.RegionStatistics.from_logits(logits, label, squared=True, gamma=2.0).sums
+    assert torch.equal(found, truth)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 
+from lossmith.core.autocast import autocasts
 from lossmith.core.card import Card
 from lossmith.core.checks import (
     bare,
@@ -27,8 +28,6 @@ from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
-# Devices that torch's autocast knows; it refuses to be asked about any other
-AUTOCAST = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu", "mps")))
 REGISTRY: dict[str, Card] = {}
 # torch's private enumeration of reductions, for the native kernels; it has no number for the last
 NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
@@ -210,11 +209,6 @@ def build(
     function.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
     function.card = card  # type: ignore[attr-defined]
     return function
-
-
-def autocasts(device: str) -> bool:
-    """Whether autocast is on for devices of a type."""
-    return device in AUTOCAST and torch.is_autocast_enabled(device)
 
 
 class _Plan(NamedTuple):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core import route
+from lossmith.core.autocast import without_autocast
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.reduction import reduce
 from lossmith.core.route import Call
@@ -82,6 +83,7 @@ def _plan(input: Tensor, target: Tensor, by_class: bool, *, compiler: bool) -> P
     return Path("plain", lacking) if lacking else Path("triton", "a kernel for each pass")
 
 
+@without_autocast
 def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
     """Sums of each sample and class, ``(N, C, COLUMNS)``; in float64 if the engine made them.
 

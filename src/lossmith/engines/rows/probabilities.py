@@ -48,11 +48,8 @@ def log_total(exponentials: Tensor) -> tuple[Tensor, Tensor]:
     whole = total(exponentials)
     if whole.min().item() > 1.5:
         return whole, whole.log()
-    if exponentials.dtype is torch.float32:
-        rest = exponentials.sum(1, keepdim=True, dtype=torch.float64).sub_(1.0)
-        return whole, rest.log1p_().float()
-    top = exponentials.argmax(1, keepdim=True)
-    return whole, exponentials.scatter(1, top, 0.0).sum(1, keepdim=True).log1p()
+    rest = total(exponentials.frac())  # of 1 there is nothing left, of any other all
+    return whole, torch.where(whole > 1.5, whole.log(), rest.log1p_())
 
 
 def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossmith.core.autocast import without_autocast
 from lossmith.core.checks import fail, fail_type
 from lossmith.core.domain import CLASS, POSITIVE, REAL, Optional
 from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
@@ -79,13 +80,7 @@ def softmax_statistics(
     absent = target == ignore_index
     index = torch.where(absent, 0, target)
     keep = ~absent
-    if not eager(input, target) or input.device.type != "cpu" or input.numel() == 0:
-        *numbers, correct = _plain(input, index, keep, head)
-    else:
-        numbers = list(_Statistics.apply(input, index, keep, head))  # type: ignore[no-untyped-call]
-        correct = numbers.pop()
-    log_prob, entropy, lse = numbers
-    return SoftmaxStatistics(log_prob, entropy, lse, correct)
+    return SoftmaxStatistics(*_statistics(input, index, keep, head))
 
 
 def _checked(input: Tensor, target: Tensor, ignore_index: int) -> Tensor:
@@ -103,6 +98,15 @@ def _checked(input: Tensor, target: Tensor, ignore_index: int) -> Tensor:
     target = target.long()
     way.check_values((input, target), way.sizes((input, target)), ignore_index=ignore_index)
     return target
+
+
+@without_autocast
+def _statistics(
+    input: Tensor, index: Tensor, keep: Tensor, head: Head
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if not eager(input, index) or input.device.type != "cpu" or input.numel() == 0:
+        return _plain(input, index, keep, head)
+    return _Statistics.apply(input, index, keep, head)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _plain(

@@ -1,0 +1,30 @@
+"""Autocast rounds products to half precision: right in a layer, wrong in a loss."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+# Devices that torch's autocast knows; it refuses to be asked about any other
+_KNOWN = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu", "mps")))
+
+
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for devices of a type."""
+    return device in _KNOWN and torch.is_autocast_enabled(device)
+
+
+def without_autocast(function: F) -> F:
+    """The function with autocast off for the device of its first argument, a tensor."""
+
+    @functools.wraps(function)
+    def exact(first: torch.Tensor, *others: Any) -> Any:
+        device = first.device.type
+        if not autocasts(device):
+            return function(first, *others)
+        with torch.autocast(device, enabled=False):
+            return function(first, *others)
+
+    return cast(F, exact)
