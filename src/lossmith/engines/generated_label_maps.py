@@ -29,6 +29,7 @@ from lossmith.engines.passes import (
     MISS,
     POSITIONS,
     SIZE,
+    Keeping,
     Measure,
 )
 
@@ -167,17 +168,8 @@ class _Piece(NamedTuple):
     aside: Tensor | None
 
 
-class GeneratedLabelMaps:
-    """The two passes, piece by piece, over images that fill at least one.
-
-    Args:
-        measure: Which sums are wanted.
-        keep: Whether the first pass shall leave the probabilities for the second.
-    """
-
-    def __init__(self, measure: Measure, *, keep: bool = False) -> None:
-        self.measure, self.keep = measure, keep
-        self._kept: Tensor | None = None
+class GeneratedLabelMaps(Keeping):
+    """The two passes, piece by piece, over images that fill at least one."""
 
     @torch.no_grad()  # as a backward pass is: another mode would be another kernel
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -197,7 +189,7 @@ class GeneratedLabelMaps:
         self, logits: Tensor, target: Tensor, pull: Tensor, needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
         """Gradient of the logits, from that of the sums."""
-        kept, self._kept = self._kept, None  # a second time they are worked out again
+        kept = self._take()
         slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
         first, second = self._kernel(_sums_of, logits), self._kernel(_slopes_of, logits)
         by = pull.to(_work(logits))

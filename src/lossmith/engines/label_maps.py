@@ -21,22 +21,14 @@ from lossmith.engines.passes import (
     MISS,
     POSITIONS,
     SIZE,
+    Keeping,
     Measure,
     pieces,
 )
 
 
-class LabelMaps:
-    """Softmax and class indices, by hand: in place, in buffers that stay in the cache.
-
-    Args:
-        measure: Which sums are wanted.
-        keep: Whether the first pass shall leave the probabilities for the second.
-    """
-
-    def __init__(self, measure: Measure, *, keep: bool = False) -> None:
-        self.measure, self.keep = measure, keep
-        self._kept: Tensor | None = None
+class LabelMaps(Keeping):
+    """Softmax and class indices, by hand: in place, in buffers that stay in the cache."""
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """The sums, ``(N, C, COLUMNS)``, in float64."""
@@ -75,7 +67,7 @@ class LabelMaps:
         ``p_c (s_c - m)``, where m, the mean of s, is a sum over the others: nothing cancels where
         the label is likely.
         """
-        kept, self._kept = self._kept, None  # a second time they are worked out again
+        kept = self._take()
         slopes, room = (
             in_huge_pages(torch.empty_like(logits)) if kept is None else kept,
             _Room(logits, self.measure),

@@ -46,6 +46,24 @@ class Passes(Protocol):
         ...
 
 
+class Keeping:
+    """Passes of which the first can leave the probabilities for the second.
+
+    Args:
+        measure: Which sums are wanted.
+        keep: Whether it shall.
+    """
+
+    def __init__(self, measure: Measure, *, keep: bool = False) -> None:
+        self.measure, self.keep = measure, keep
+        self._kept: Tensor | None = None
+
+    def _take(self) -> Tensor | None:
+        """What was left, which is then gone: a second time it has to be worked out again."""
+        kept, self._kept = self._kept, None
+        return kept
+
+
 def pieces(logits: Tensor) -> Iterator[tuple[slice, slice]]:
     """Samples and positions of pieces of about BLOCK elements."""
     samples, classes, count = logits.shape

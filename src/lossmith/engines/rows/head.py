@@ -72,9 +72,9 @@ class Head(NamedTuple):
             deep: Whether ``top`` and ``below`` are wanted, which takes it off.
             weight: Factor of each class in ``below``.
         """
-        plain = self._as_it_is(logits, out)
+        ready = self._as_it_is(logits, out)
         rows = logits.ndim == 2 and logits.shape[1] > SHORT
-        if work.lowers and not deep and plain and rows:
+        if work.lowers and not deep and ready and rows:
             torch.softmax(logits, 1, out=out)  # its exponential is fast for large numbers too
             return Lowered()
         if work.lowers or deep:
@@ -82,7 +82,7 @@ class Head(NamedTuple):
             below = -_weighed(out, weight) if deep else None
             out.exp_()
             return Lowered(top, below, bend)
-        if plain:
+        if ready:
             torch.exp(logits, out=out)
             return Lowered()
         bend = self._transform(logits, out, work)
