@@ -58,3 +58,33 @@ def test_one_broken_row_is_not_overlooked(rows) -> None:
     assert (values[:2] > row.UNLIKELY).all()
     logits[2] = math.nan
     assert lm.cross_entropy(logits, index, reduction="none").isnan().tolist().index(True) == 2
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if row.few(torch.empty(s))], ids=str)
+@pytest.mark.parametrize("likely", [None, 9.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_rounded_once(shape, likely, dtype) -> None:
+    """The value at the end, and the slope at the end, when a large factor has reached it."""
+    logits, index = batch(shape, likely)
+    x = logits.to(dtype).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    value = lm.cross_entropy(x, index)
+    truth = torch.nn.functional.cross_entropy(exact, index)
+    digits = 1.01 * torch.finfo(dtype).eps / 2
+    assert value.dtype is dtype
+    assert torch.allclose(value.double(), truth, rtol=digits, atol=0)
+    factor = 2.0**15  # as a scaler of gradients has, lest they vanish
+    (slope,) = torch.autograd.grad(value, x, torch.tensor(factor, dtype=dtype))
+    (wanted,) = torch.autograd.grad(truth, exact, torch.tensor(factor, dtype=torch.float64))
+    normal = wanted.abs() > torch.finfo(dtype).tiny
+    assert torch.allclose(slope.double()[normal], wanted[normal], rtol=digits, atol=0)
+
+
+def test_few_half_precision_logits_take_torchs_kernels() -> None:
+    logits, index = batch(SHAPES[1], None)
+    value = lm.cross_entropy(logits.bfloat16().requires_grad_(), index)
+    names, node = [], value.grad_fn
+    while node is not None:
+        names.append(node.name())
+        node = node.next_functions[0][0] if node.next_functions else None
+    assert any("NllLoss" in name for name in names)

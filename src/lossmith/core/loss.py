@@ -38,6 +38,7 @@ def loss(
     *,
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
+    native_half: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
     engine: Engine | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
@@ -59,6 +60,7 @@ def loss(
         native_checks: ``native`` looks at tensor values itself: on the CPU it declines, or raises
             IndexError or RuntimeError, for whatever the card forbids, and the checks here then
             word the complaint. Absent labels are its affair too.
+        native_half: ``native`` takes half precision as well, and computes in float32 itself.
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
@@ -82,7 +84,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        function = build(card, body, native, native_checks, arrange, engine)
+        function = build(card, body, native, native_checks, native_half, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -95,6 +97,7 @@ def build(
     body: Callable[..., Tensor | Terms],
     native: Callable[..., Tensor | None] | None = None,
     native_checks: bool = False,
+    native_half: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
     engine: Engine | None = None,
 ) -> Callable[..., Tensor]:
@@ -128,7 +131,7 @@ def build(
             except (AttributeError, TypeError):  # something has no shape or no hash
                 key = None
         if plan is None:
-            plan = _plan(card, tensors, reduction, options, arrange)
+            plan = _plan(card, tensors, reduction, options, arrange, native_half)
             if key is not None:
                 if len(plans) >= 1000:
                     plans.clear()
@@ -252,6 +255,7 @@ def _plan(
     reduction: str,
     options: dict[str, Any],
     arrange: Callable[..., tuple[Any, ...]] | None,
+    half: bool,
 ) -> _Plan:
     """Check options, dtypes and shapes."""
     rules = card.options
@@ -275,7 +279,7 @@ def _plan(
             learnable = True
     if reduction not in card.reductions:
         fail("reduction", f"be one of {', '.join(map(repr, card.reductions))}", reduction)
-    whole = way.one_dtype(tensors) and tensors[0].dtype not in HALF
+    whole = way.one_dtype(tensors) and (half or tensors[0].dtype not in HALF)
     elements = tensors[0].numel()
     looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
     return _Plan(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.numerics import class_nll
+from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import SMALL, reduced, with_pull
 from lossmith.engines.rows.head import SHORT as NARROW
@@ -57,6 +58,9 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     """
     if not input.is_cpu:
         return None
+    if input.dtype in HALF:
+        value = one_pass_class_nll(input.float(), index, reduction)
+        return None if value is None else value.to(input.dtype)
     if input.dtype is torch.float32:  # torch's kernels, and a look at the costs
         for dtype, least in _attempts(input.numel(), input.shape[1]):
             log_p = torch.log_softmax(input, 1, dtype=dtype)

@@ -107,6 +107,7 @@ def _against(
     ),
     native=_native,
     native_checks=True,
+    native_half=True,
     engine=against(_against),
 )
 def cross_entropy(
