@@ -28,6 +28,7 @@ from lossmith.core.reduction import Terms, reduce
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
 from lossmith.engines.linear_products import Head, Sums
+from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.row_passes import Rows, Swift, by_autograd, by_terms, inner, terms
 
 # 13 s F / B: with s = 4 and F / B = 10 on a CPU, s = 2 and F / B = 200 on a large GPU
@@ -181,7 +182,8 @@ class Blocks:
         count = part.stop - part.start
         buffers = self._buffers
         if fresh or buffers is None:
-            buffers = tuple(h.weight.new_empty(count, len(h.weight), dtype=h.dtype) for h in heads)
+            new = (h.weight.new_empty(count, len(h.weight), dtype=h.dtype) for h in heads)
+            buffers = tuple(in_huge_pages(each) for each in new)
             self._buffers = self._buffers if fresh else buffers
         return tuple(h.logits(part, out[:count]) for h, out in zip(heads, buffers, strict=True))
 

@@ -1,7 +1,9 @@
 """The products of a linear head: the logits, then their slopes with the weight and hidden states.
 
-Results are float32 or wider. A GPU multiplies half precision as it is and adds up in float32; other
-devices emulate that slowly, so the weight is widened there, a tile at a time.
+Results are float32 or wider. A GPU multiplies half precision as it is and writes float32. A CPU
+that multiplies bfloat16 itself rounds what it adds up in float32, so the logits take two products:
+the second finds what the first lost. Any other CPU emulates half precision slowly: the weight is
+widened there, a tile at a time.
 """
 
 from collections.abc import Collection, Iterator
@@ -14,8 +16,10 @@ from torch.nn import functional as F
 from lossmith.core.signature import HALF
 from lossmith.engines.pages import in_huge_pages
 
-# Bytes of the widened tile: it stays in the cache from its conversion to its product
+# Bytes of a tile of the weight in float32: what is made for it stays in the cache until it is used
 TILE = 1 << 23
+# Whether the CPU multiplies bfloat16 itself; older releases of torch do not tell
+NATIVE = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
 
 
 class Head(NamedTuple):
@@ -34,8 +38,9 @@ class Head(NamedTuple):
     @property
     def narrow(self) -> bool:
         """Whether the products take half precision as it is."""
-        half = self.hidden.dtype in HALF and self.hidden.dtype is self.weight.dtype
-        return half and self.hidden.device.type == "cuda"
+        dtype = self.hidden.dtype
+        native = {"cuda": dtype in HALF, "cpu": dtype is torch.bfloat16 and NATIVE}
+        return dtype is self.weight.dtype and native.get(self.hidden.device.type, False)
 
     @property
     def sums(self) -> int:
@@ -52,29 +57,40 @@ class Head(NamedTuple):
         """The logits of some rows, in ``out``."""
         hidden = self.hidden[rows] if self.narrow else self.hidden[rows].to(self.dtype)
         for columns, weight in self.tiles():
-            _multiply(hidden, weight.t(), out[:, columns])
+            if self.narrow and not hidden.is_cuda:
+                rounded = hidden @ weight.t()
+                lost = torch.addmm(rounded, hidden, weight.t(), beta=-1)
+                out[:, columns].copy_(rounded).add_(lost)
+            else:
+                _accumulate(hidden, weight.t(), out[:, columns], more=False)
         return out if self.bias is None else torch.add(out, self.bias, out=out)
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""
+        """The weight as it is multiplied; by tiles if it is widened, or its products are."""
         weight, dtype = self.weight, self.dtype
-        if self.narrow or weight.dtype is dtype:
+        if weight.dtype is dtype or (self.narrow and weight.is_cuda):
             yield slice(None), weight
             return
         classes, size = weight.shape
         step = max(1, TILE // (dtype.itemsize * max(1, size)))
-        tile = torch.empty(min(step, classes), size, dtype=dtype, device=weight.device)
+        room = None if self.narrow else weight.new_empty(min(step, classes), size, dtype=dtype)
         for start in range(0, classes, step):
             part = weight[start : start + step]
-            yield slice(start, start + step), tile[: len(part)].copy_(part)
+            if room is not None:
+                part = room[: len(part)].copy_(part)
+            yield slice(start, start + step), part
 
 
-def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
-    """Write ``left @ right`` to ``out``, or add it to what is there."""
+def _accumulate(left: Tensor, right: Tensor, out: Tensor, *, more: bool) -> None:
+    """Add ``left @ right`` to ``out``, or write it there if that holds no numbers yet."""
     if left.dtype is out.dtype:
-        torch.addmm(out, left, right, beta=int(add), out=out)
+        torch.addmm(out, left, right, beta=int(more), out=out)
+    elif left.is_cuda:
+        torch.addmm(out, left, right, out_dtype=out.dtype, beta=int(more), out=out)
+    elif more:
+        out.add_(left @ right)
     else:
-        torch.addmm(out, left, right, out_dtype=out.dtype, beta=int(add), out=out)
+        out.copy_(left @ right)
 
 
 class Sums:
@@ -100,18 +116,18 @@ class Sums:
         if self.bias is not None:
             self.bias += slope.t() @ factor
         hidden, narrow = self.head.hidden[rows], self.head.narrow
-        if narrow:
-            slope = (slope * column).to(hidden.dtype)
-        else:
+        if not narrow:
             hidden = hidden * column
-        if self.hidden is not None:
-            out = self.hidden[rows]
-            for columns, weight in self.head.tiles():
-                _multiply(slope[:, columns], weight, out, add=columns.start not in (None, 0))
-            if not narrow:
-                out.mul_(column)
-        if self.weight is not None:
-            _multiply(slope.t(), hidden, self.weight, add=more)
+        for columns, weight in self.head.tiles():
+            part = slope[:, columns]
+            if narrow:
+                part = (part * column).to(weight.dtype)
+            if self.hidden is not None:
+                _accumulate(part, weight, self.hidden[rows], more=bool(columns.start))
+            if self.weight is not None:
+                _accumulate(part.t(), hidden, self.weight[columns], more=more)
+        if self.hidden is not None and not narrow:
+            self.hidden[rows].mul_(column)
 
     def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
         """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.

@@ -60,8 +60,10 @@ def linear_head(
         heads: How many of its first tensors are logits of linear layers. Every further layer is
             passed as two tensors after the ones before it, and its bias by keyword: for a loss of
             ``input`` and ``target``, ``target_bias``.
-        memory: Bytes for the logits at hand and for slopes that are kept. None for half of what all
-            logits would take in the dtype of ``hidden``, 64 MiB at least. Gradients come on top.
+        memory: Bytes for the logits at hand and for slopes that are kept. None for as many as leave
+            all that is held, the gradients while they are added up included, at the size of all
+            logits in the dtype of ``hidden``; but a fifth of all logits in float32 at least, and
+            16 MiB.
 
     Returns:
         The loss of hidden states: scalar, or ``(*)`` for ``reduction="none"``.
