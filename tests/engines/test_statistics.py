@@ -249,9 +249,13 @@ def test_failing_compiler_leads_to_blocks(monkeypatch) -> None:
     assert str(path) == "blocks: the compiler failed (RuntimeError)"
 
 
-def test_autocast_rounds_no_sum() -> None:
+def test_autocast_rounds_neither_sums_nor_slopes() -> None:
     logits, label = image()
-    truth = lm.RegionStatistics.from_logits(logits, label, squared=True, gamma=2.0).sums
+    truth = outcome(lm.dice_ce_loss, logits, label)
+    sums = lm.RegionStatistics.from_logits(logits, label, squared=True, gamma=2.0).sums
     with torch.autocast("cpu", torch.bfloat16):
-        found = lm.RegionStatistics.from_logits(logits, label, squared=True, gamma=2.0).sums
-    assert torch.equal(found, truth)
+        found = outcome(lm.dice_ce_loss, logits, label)
+        assert torch.equal(
+            lm.RegionStatistics.from_logits(logits, label, squared=True, gamma=2.0).sums, sums
+        )
+    assert all(torch.equal(one, other) for one, other in zip(found, truth, strict=True))

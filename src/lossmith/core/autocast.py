@@ -13,18 +13,19 @@ _KNOWN = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu"
 
 def autocasts(device: str) -> bool:
     """Whether autocast is on for devices of a type."""
-    return device in _KNOWN and torch.is_autocast_enabled(device)
+    some = torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled()  # quick to say no
+    return some and device in _KNOWN and torch.is_autocast_enabled(device)
 
 
 def without_autocast(function: F) -> F:
     """The function with autocast off for the device of its first argument, a tensor."""
 
     @functools.wraps(function)
-    def exact(first: torch.Tensor, *others: Any) -> Any:
+    def exact(first: torch.Tensor, *others: Any, **options: Any) -> Any:
         device = first.device.type
         if not autocasts(device):
-            return function(first, *others)
+            return function(first, *others, **options)
         with torch.autocast(device, enabled=False):
-            return function(first, *others)
+            return function(first, *others, **options)
 
     return cast(F, exact)

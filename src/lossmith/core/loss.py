@@ -136,8 +136,7 @@ def build(
                 if len(plans) >= 1000:
                     plans.clear()
                 plans[key] = plan
-        some = compiling or torch._C._is_any_autocast_enabled()  # a third of the time of the next
-        if some and not card.layered and autocasts(tensors[0].device.type):
+        if not card.layered and autocasts(tensors[0].device.type):
             with torch.autocast(tensors[0].device.type, enabled=False):
                 return function(
                     *tensors, sample_weight=sample_weight, reduction=reduction, **options

@@ -124,9 +124,8 @@ class LinearHead:
         template = bare.over([torch.empty(0)] * count)
 
         def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> Any:
-            with torch.autocast(grad.device.type, enabled=False):
-                blocks = Blocks(self._task(template.over(kept[:count])))
-                sums = blocks.scaled(places, grad, kept[count:])
+            blocks = Blocks(self._task(template.over(kept[:count])))
+            sums = blocks.scaled(places, grad, kept[count:])
             return [each.to(leaf.dtype) for each, leaf in zip(sums, leaves, strict=True)]
 
         return pull

@@ -1,13 +1,15 @@
 """The products of a linear head: the logits, then their slopes with the weight and hidden states.
 
-Results are float32 or wider. A GPU multiplies half precision as it is and writes float32. A CPU
-that multiplies bfloat16 itself rounds what it adds up in float32, so the logits take two products:
-the second finds what the first lost. Any other CPU emulates half precision slowly: the weight is
-widened there, a tile at a time.
+Results are float32 or wider. A GPU multiplies half precision as it is and writes float32. torch has
+no such product on a CPU: there the weight is widened, a tile at a time. A CPU that multiplies
+bfloat16 itself is told to round the numbers of that product to bfloat16, which changes neither
+hidden states nor weight, and adds up in float32.
 """
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+import threading
+from collections.abc import Collection, Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from torch.nn import functional as F
 from lossmith.core.signature import HALF
 from lossmith.engines.pages import in_huge_pages
 
-# Bytes of a tile of the weight in float32: what is made for it stays in the cache until it is used
+# Bytes of the widened tile: it stays in the cache from its conversion to its product
 TILE = 1 << 23
 # Whether the CPU multiplies bfloat16 itself; older releases of torch do not tell
 NATIVE = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
@@ -38,9 +40,14 @@ class Head(NamedTuple):
     @property
     def narrow(self) -> bool:
         """Whether the products take half precision as it is."""
-        dtype = self.hidden.dtype
-        native = {"cuda": dtype in HALF, "cpu": dtype is torch.bfloat16 and NATIVE}
-        return dtype is self.weight.dtype and native.get(self.hidden.device.type, False)
+        half = self.hidden.dtype in HALF and self.hidden.dtype is self.weight.dtype
+        return half and self.hidden.device.type == "cuda"
+
+    @property
+    def rounds(self) -> bool:
+        """Whether products of float32 on the CPU may round their numbers to bfloat16."""
+        half = self.hidden.dtype is self.weight.dtype is torch.bfloat16
+        return half and NATIVE and self.hidden.device.type == "cpu"
 
     @property
     def sums(self) -> int:
@@ -56,41 +63,55 @@ class Head(NamedTuple):
     def logits(self, rows: slice, out: Tensor) -> Tensor:
         """The logits of some rows, in ``out``."""
         hidden = self.hidden[rows] if self.narrow else self.hidden[rows].to(self.dtype)
-        for columns, weight in self.tiles():
-            if self.narrow and not hidden.is_cuda:
-                rounded = hidden @ weight.t()
-                lost = torch.addmm(rounded, hidden, weight.t(), beta=-1)
-                out[:, columns].copy_(rounded).add_(lost)
-            else:
-                _accumulate(hidden, weight.t(), out[:, columns], more=False)
+        with _rounding(self.rounds):
+            for columns, weight in self.tiles():
+                _multiply(hidden, weight.t(), out[:, columns])
         return out if self.bias is None else torch.add(out, self.bias, out=out)
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        """The weight as it is multiplied; by tiles if it is widened, or its products are."""
+        """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""
         weight, dtype = self.weight, self.dtype
-        if weight.dtype is dtype or (self.narrow and weight.is_cuda):
+        if self.narrow or weight.dtype is dtype:
             yield slice(None), weight
             return
         classes, size = weight.shape
         step = max(1, TILE // (dtype.itemsize * max(1, size)))
-        room = None if self.narrow else weight.new_empty(min(step, classes), size, dtype=dtype)
+        tile = torch.empty(min(step, classes), size, dtype=dtype, device=weight.device)
         for start in range(0, classes, step):
             part = weight[start : start + step]
-            if room is not None:
-                part = room[: len(part)].copy_(part)
-            yield slice(start, start + step), part
+            yield slice(start, start + step), tile[: len(part)].copy_(part)
 
 
-def _accumulate(left: Tensor, right: Tensor, out: Tensor, *, more: bool) -> None:
-    """Add ``left @ right`` to ``out``, or write it there if that holds no numbers yet."""
+def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
+    """Write ``left @ right`` to ``out``, or add it to what is there."""
     if left.dtype is out.dtype:
-        torch.addmm(out, left, right, beta=int(more), out=out)
-    elif left.is_cuda:
-        torch.addmm(out, left, right, out_dtype=out.dtype, beta=int(more), out=out)
-    elif more:
-        out.add_(left @ right)
+        torch.addmm(out, left, right, beta=int(add), out=out)
     else:
-        out.copy_(left @ right)
+        torch.addmm(out, left, right, out_dtype=out.dtype, beta=int(add), out=out)
+
+
+@contextmanager
+def _rounding(wanted: bool) -> Generator[None]:
+    """Products of float32 on the CPU round their numbers to bfloat16, unless somebody forbids it.
+
+    torch has one switch for all threads. It is left alone where the user has set it, and where
+    another thread might multiply at the same time.
+    """
+    switch = cast(Any, torch.backends.mkldnn).matmul
+    if not (wanted and switch.fp32_precision == "none" and _alone()):
+        yield
+        return
+    switch.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = "none"
+
+
+def _alone() -> bool:
+    """Whether other threads do no more than watch: progress bars and notebooks have daemons."""
+    here = threading.current_thread()
+    return not here.daemon and all(t.daemon for t in threading.enumerate() if t is not here)
 
 
 class Sums:
@@ -116,18 +137,19 @@ class Sums:
         if self.bias is not None:
             self.bias += slope.t() @ factor
         hidden, narrow = self.head.hidden[rows], self.head.narrow
-        if not narrow:
+        if narrow:
+            slope = (slope * column).to(hidden.dtype)
+        else:
             hidden = hidden * column
-        for columns, weight in self.head.tiles():
-            part = slope[:, columns]
-            if narrow:
-                part = (part * column).to(weight.dtype)
+        with _rounding(self.head.rounds):
             if self.hidden is not None:
-                _accumulate(part, weight, self.hidden[rows], more=bool(columns.start))
+                out = self.hidden[rows]
+                for columns, weight in self.head.tiles():
+                    _multiply(slope[:, columns], weight, out, add=columns.start not in (None, 0))
+                if not narrow:
+                    out.mul_(column)
             if self.weight is not None:
-                _accumulate(part.t(), hidden, self.weight[columns], more=more)
-        if self.hidden is not None and not narrow:
-            self.hidden[rows].mul_(column)
+                _multiply(slope.t(), hidden, self.weight, add=more)
 
     def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
         """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossmith.core.autocast import without_autocast
 from lossmith.core.loss import NATIVE_REDUCTION
 
 Pull = Callable[..., tuple[Tensor | None, ...]]
@@ -56,20 +57,26 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,), record, tensors = grads, ctx.record, ctx.saved_tensors
-        needed, leaves = ctx.needs_input_grad[3:], tensors[: record.leaves]
-        if torch.is_grad_enabled():  # create_graph
-            # views stand for the leaves, which may depend on one another or be one tensor
-            leaves = tuple([leaf.view_as(leaf) for leaf in leaves])
-            wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-            others = tensors[record.leaves : record.leaves + record.others]
-            value = reduced(record.plain(*leaves, *others), record.reduction)
-            slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
-            return None, None, None, *[next(slopes) if need else None for need in needed]
-        if record.divisor != 1:
-            grad = grad / record.divisor
-        kept = tensors[record.leaves + record.others :]
-        return None, None, None, *record.pull(grad, needed, leaves, *kept)
+        return None, None, None, *_slopes(grads[0], ctx)
+
+
+@without_autocast  # torch turns it off for no backward pass
+def _slopes(grad: Tensor, ctx: Any) -> tuple[Tensor | None, ...]:
+    """The gradients of the leaves."""
+    record, tensors = ctx.record, ctx.saved_tensors
+    needed, leaves = ctx.needs_input_grad[3:], tensors[: record.leaves]
+    if torch.is_grad_enabled():  # create_graph
+        # views stand for the leaves, which may depend on one another or be one tensor
+        leaves = tuple([leaf.view_as(leaf) for leaf in leaves])
+        wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+        others = tensors[record.leaves : record.leaves + record.others]
+        value = reduced(record.plain(*leaves, *others), record.reduction)
+        slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
+        return tuple([next(slopes) if need else None for need in needed])
+    if record.divisor != 1:
+        grad = grad / record.divisor
+    kept = tensors[record.leaves + record.others :]
+    return record.pull(grad, needed, leaves, *kept)
 
 
 def with_pull(

@@ -1,5 +1,6 @@
-"""Cross-entropy of class indices in one pass: value and gradient from a single softmax.
+"""Cross-entropy of few logits against class indices: value and gradient from one exponential each.
 
+Fewer still are left to torch's own two kernels, after a look that their digits will do.
 ``benchmarks/results/torch_losses.json`` has its time against torch's pair of kernels.
 """
 
@@ -15,24 +16,23 @@ from lossmith.core.numerics import class_nll
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import SMALL, reduced, with_pull
-from lossmith.engines.rows.head import SHORT as NARROW
-from lossmith.engines.rows.head import in_range
+from lossmith.engines.rows.head import NARROW, in_range
 from lossmith.engines.rows.layout import apart
 
 # Costs of a target from which torch's kernels keep the digits of float32: computed in float32,
 # where log(1 + rest) loses none as long as the other classes have half of the probability, and in
 # float64
 UNLIKELY, UNCERTAIN = math.log(2.0), 1e-8
-# Elements up to which torch's two nodes take less than one written in Python: at 64 and 256 rows
-# of 1000 classes 150 and 390 us against 200 and 350
+# Elements up to which torch's two nodes take less than one written in Python: at 16, 64 and 256
+# rows of 1000 classes 70, 141 and 445 us against 121, 173 and 374 (one thread, as below)
 SWIFT = 1 << 16
-# Elements up to which float64 costs less than that node: 80 us against 120 at 64, 140 against 180
-# at 4096
+# Elements up to which float64 costs no more than that node, or little: 58 us against 104 at 64, 132
+# against 120 at 4000
 TINY = 1 << 12
 # Numbers up to which a list of them is looked through faster than a kernel starts (6 us)
 LISTED = 64
-# Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 1024 rows of
-# 1000 classes 1.5 times as long, with one thread and with two
+# Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 512, 1024 and
+# 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long
 FEW = 1 << 20
 # Size of logits from which exponentials may vanish, and a look at some rows: torch's kernel takes
 # 24 ns for one that does, 0.2 for others

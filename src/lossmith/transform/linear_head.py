@@ -46,9 +46,15 @@ def linear_head(
       probabilities, where ``*`` are the dimensions of ``hidden`` but the last.
     - ``options``: those of the loss, ``sample_weight``, ``(*)``, and ``reduction`` among them.
 
-    In half precision logits are float32. A tensor without ``requires_grad`` costs nothing in the
-    backward pass. For a graph of the gradient, under ``torch.func`` transforms, in forward mode and
-    under ``torch.compile``, all logits are computed at once; :func:`lossmith.explain_path` says so.
+    In half precision logits are float32; their slopes are rounded to it before they are multiplied
+    where the device does so itself: a GPU, or for bfloat16 a CPU with AVX-512 BF16 or AMX. On such
+    a CPU torch has one switch for the float32 products of all threads. It stays as it is where you
+    have set it (``torch.backends.mkldnn.matmul.fp32_precision``), and where other threads than
+    daemons are alive; products take three times as long then.
+
+    A tensor without ``requires_grad`` costs nothing in the backward pass. For a graph of the
+    gradient, under ``torch.func`` transforms, in forward mode and under ``torch.compile``, all
+    logits are computed at once; :func:`lossmith.explain_path` says so.
 
     With ``reduction="none"`` the gradient needs the slopes of the logits after the value is known:
     ``memory`` decides how many are kept, and the others are worked out once more.

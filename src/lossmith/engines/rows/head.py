@@ -13,7 +13,7 @@ from lossmith.engines.rows.layout import Work, total
 # keeps its digits
 LEAST, MOST = 2.0**-10, 2.0**64
 # Classes up to which torch's softmax is slow: it costs 20 ns per number of 10, 2.4 of 19, 1.1 of 32
-SHORT = 24
+NARROW = 24
 
 
 class Lowered(NamedTuple):
@@ -73,7 +73,7 @@ class Head(NamedTuple):
             weight: Factor of each class in ``below``.
         """
         ready = self._as_it_is(logits, out)
-        rows = logits.ndim == 2 and logits.shape[1] > SHORT
+        rows = logits.ndim == 2 and logits.shape[1] > NARROW
         if work.lowers and not deep and ready and rows:
             torch.softmax(logits, 1, out=out)  # its exponential is fast for large numbers too
             return Lowered()
