@@ -68,8 +68,11 @@ class Head(NamedTuple):
                 _multiply(hidden, weight.t(), out[:, columns])
         return out if self.bias is None else torch.add(out, self.bias, out=out)
 
-    def tiles(self) -> Iterator[tuple[slice, Tensor]]:
-        """The weight as it is multiplied; if it has to be widened, by tiles that share memory."""
+    def tiles(self, *, read: bool = True) -> Iterator[tuple[slice, Tensor]]:
+        """The weight as it is multiplied; if it has to be widened, by tiles that share memory.
+
+        Unless it is to be ``read``, the tiles are as wide, and their content is left over.
+        """
         weight, dtype = self.weight, self.dtype
         if self.narrow or weight.dtype is dtype:
             yield slice(None), weight
@@ -79,7 +82,8 @@ class Head(NamedTuple):
         tile = torch.empty(min(step, classes), size, dtype=dtype, device=weight.device)
         for start in range(0, classes, step):
             part = weight[start : start + step]
-            yield slice(start, start + step), tile[: len(part)].copy_(part)
+            room = tile[: len(part)]
+            yield slice(start, start + step), room.copy_(part) if read else room
 
 
 def _multiply(left: Tensor, right: Tensor, out: Tensor, *, add: bool = False) -> None:
@@ -136,20 +140,23 @@ class Sums:
         column, more, self._more = factor.unsqueeze(1), self._more, True
         if self.bias is not None:
             self.bias += slope.t() @ factor
-        hidden, narrow = self.head.hidden[rows], self.head.narrow
-        if narrow:
-            slope = (slope * column).to(hidden.dtype)
-        else:
-            hidden = hidden * column
-        with _rounding(self.head.rounds):
-            if self.hidden is not None:
-                out = self.hidden[rows]
-                for columns, weight in self.head.tiles():
-                    _multiply(slope[:, columns], weight, out, add=columns.start not in (None, 0))
-                if not narrow:
-                    out.mul_(column)
-            if self.weight is not None:
-                _multiply(slope.t(), hidden, self.weight, add=more)
+        if self.hidden is None and self.weight is None:
+            return
+        hidden, narrow, rounds = self.head.hidden[rows], self.head.narrow, self.head.rounds
+        late = not (narrow or rounds)  # where slopes are rounded, that is once, with their factor
+        if not narrow:
+            hidden = hidden * column if late else hidden.to(slope.dtype)
+        with _rounding(rounds):
+            for columns, weight in self.head.tiles(read=self.hidden is not None):
+                part = slope[:, columns]
+                if not late:
+                    part = (part * column).to(hidden.dtype)
+                if self.hidden is not None:
+                    _multiply(part, weight, self.hidden[rows], add=bool(columns.start))
+                if self.weight is not None:
+                    _multiply(part.t(), hidden, self.weight[columns], add=more)
+        if self.hidden is not None and late:
+            self.hidden[rows].mul_(column)
 
     def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
         """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.
