@@ -19,7 +19,7 @@ from lossmith.core.signature import HALF
 from lossmith.engines.pages import in_huge_pages
 
 # Bytes of the widened tile: it stays in the cache from its conversion to its product
-TILE = 1 << 23
+TILE = 1 << 22
 # Whether the CPU multiplies bfloat16 itself; older releases of torch do not tell
 NATIVE = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
 
