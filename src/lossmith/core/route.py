@@ -60,7 +60,7 @@ class Call(NamedTuple):
 
     def wide(self, within: torch.dtype | None = None) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
-        tensors = tuple(t.float() if t.dtype in HALF else t for t in self.tensors)
+        tensors = tuple([t.float() if t.dtype in HALF else t for t in self.tensors])
         options, weight = self.options, self.weight
         if weight is not None:  # losses that tie samples together need it inside
             weight = weight.to(tensors[0].dtype)

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor
 
 from lossmith.core import route
@@ -188,12 +189,13 @@ def adopt(
         return value
 
     def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-        for name, tensor in zip(names, tensors, strict=False):
-            if not isinstance(tensor, Tensor):
-                fail_type(name, "be a tensor", tensor)
-        key = tuple((t.ndim, t.is_floating_point()) for t in tensors)
+        kinds = tuple([(t.ndim, t.dtype) for t in tensors if isinstance(t, Tensor)])
+        key = len(tensors), kinds
         if key not in built:
-            built[key] = build(_card(coupling, names, key, rules), body)
+            for name, tensor in zip(names, tensors, strict=False):
+                if not isinstance(tensor, Tensor):
+                    fail_type(name, "be a tensor", tensor)
+            built[key] = build(_card(coupling, names, kinds, rules), body)
         return built[key]
 
     return of
@@ -202,14 +204,14 @@ def adopt(
 def _card(
     coupling: Coupling,
     names: list[str],
-    kinds: tuple[tuple[int, bool], ...],
+    kinds: tuple[tuple[int, torch.dtype], ...],
     rules: dict[str, Any],
 ) -> Card:
     """A card that claims shapes and nothing else."""
     sides: dict[str, Domain] = {}
-    for name, (rank, floating) in zip(names, kinds, strict=False):
+    for name, (rank, dtype) in zip(names, kinds, strict=False):
         row = " ".join(["N", *(f"{name}{i}" for i in range(1, rank))])
-        side = Domain("tensor", "be a tensor", floating=floating)
+        side = Domain("tensor", "be a tensor", floating=dtype.is_floating_point)
         sides[name] = side("*" if coupling == "element" else row)
     return Card(
         task="regression",

@@ -152,7 +152,7 @@ class Sums:
                 if not late:
                     part = (part * column).to(hidden.dtype)
                 if self.hidden is not None:
-                    _multiply(part, weight, self.hidden[rows], add=bool(columns.start))
+                    _multiply(part, weight, self.hidden[rows], add=columns.start not in (None, 0))
                 if self.weight is not None:
                     _multiply(part.t(), hidden, self.weight[columns], add=more)
         if self.hidden is not None and late:
