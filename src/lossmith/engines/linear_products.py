@@ -146,11 +146,16 @@ class Sums:
         late = not (narrow or rounds)  # where slopes are rounded, that is once, with their factor
         if not narrow:
             hidden = hidden * column if late else hidden.to(slope.dtype)
+        room: Tensor | None = None  # a fresh one for each tile costs more than its arithmetic
         with _rounding(rounds):
             for columns, weight in self.head.tiles(read=self.hidden is not None):
                 part = slope[:, columns]
-                if not late:
+                if narrow:
                     part = (part * column).to(hidden.dtype)
+                elif rounds:
+                    room = part.new_empty(part.numel()) if room is None else room
+                    own = room[: part.numel()].view(part.shape)  # the last may be narrower
+                    part = torch.mul(part, column, out=own)
                 if self.hidden is not None:
                     _multiply(part, weight, self.hidden[rows], add=columns.start not in (None, 0))
                 if self.weight is not None:
