@@ -190,7 +190,8 @@ def test_half_precision_logits_are_float32(native, monkeypatch):
     assert ((value.double() - exact).abs() <= 2**-8 * exact).all()
     found = torch.autograd.grad(value.sum(), weight)[0]
     (expected,) = torch.autograd.grad(exact.sum(), weight)
-    assert (found - expected).abs().max() <= 2**-7 * expected.abs().max()
+    digits = 2**-7 if native else 2**-8
+    assert (found - expected).abs().max() <= digits * expected.abs().max()
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -218,6 +219,10 @@ def switches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(torch.backends.mkldnn.matmul.fp32_precision)
         multiply(*args, **options)
 
+    # threads that other tests have left behind are none of these tests' affair
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    every = threading.enumerate
+    monkeypatch.setattr(threading, "enumerate", lambda: [t for t in every() if t not in others])
     monkeypatch.setattr(linear_products, "_multiply", watched)
     monkeypatch.setattr(linear_products, "NATIVE", True)
     return seen
@@ -249,12 +254,13 @@ def test_the_switch_of_all_threads_is_left_alone_where_another_works(monkeypatch
         done.set()
         worker.join()
     assert set(seen) == {"none"}
+    seen.clear()
     watcher = threading.Thread(target=done.wait, daemon=True)
     done.clear()
     watcher.start()
     products_of(torch.bfloat16)
     done.set()
-    assert "bf16" in seen
+    assert set(seen) == {"bf16"}
 
 
 def test_the_switch_of_a_user_is_left_alone(monkeypatch):

@@ -26,8 +26,8 @@ UNLIKELY, UNCERTAIN = math.log(2.0), 1e-8
 # Elements up to which torch's two nodes take less than one written in Python: at 16, 64 and 256
 # rows of 1000 classes 70, 141 and 445 us against 121, 173 and 374 (one thread, as below)
 SWIFT = 1 << 16
-# Elements up to which float64 costs no more than that node, or little: 58 us against 104 at 64, 132
-# against 120 at 4000
+# Elements up to which float64 costs less than that node, or little more: 58 us against 104 at 64,
+# 132 against 120 at 4000
 TINY = 1 << 12
 # Numbers up to which a list of them is looked through faster than a kernel starts (6 us)
 LISTED = 64
