@@ -196,3 +196,13 @@ def test_the_slope_itself_becomes_the_gradient(monkeypatch):
 def test_hard_labels_are_told_from_any_other(odd: float) -> None:
     assert in_cache.zeros_and_ones(torch.tensor([0.0, 1.0, -0.0]))
     assert not in_cache.zeros_and_ones(torch.tensor([0.0, 1.0, odd]))
+
+
+@pytest.mark.parametrize("loss", [lm.binary_cross_entropy_with_logits, lm.sigmoid_focal_loss])
+def test_second_derivative_at_infinite_logits(loss: Loss) -> None:
+    sure = torch.tensor([-math.inf, math.inf, 0.5]).requires_grad_()
+    target = torch.tensor([0.0, 1.0, 1.0])
+    (slope,) = torch.autograd.grad(loss(sure, target), sure, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), sure)
+    assert bend[:2].tolist() == [0.0, 0.0]
+    assert 0 < bend[2].item() < 1

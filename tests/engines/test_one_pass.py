@@ -137,6 +137,24 @@ def test_one_kernel_serves_all_sizes(pair) -> None:
     assert len(one_pass._kernels) == 1
 
 
+@pytest.mark.parametrize("loss", [lm.binary_cross_entropy_with_logits, lm.sigmoid_focal_loss])
+def test_infinite_logits_have_a_kernel_of_their_own(loss, pair) -> None:
+    """On the CPU; the one for finite logits, which comes first, would make NaN of them."""
+    x, y = pair[0].detach(), pair[1].sigmoid()
+    far, label = x.clone(), y.clone()
+    far[:3], label[:3] = torch.tensor([torch.inf, -torch.inf, -torch.inf]), torch.eye(3)[0]
+    for logits, target in ((x, y), (far, label), (-far, label)):
+        logits.requires_grad_()
+        expected = loss(logits, target)
+        (slope,) = torch.autograd.grad(expected, logits)
+        with lm.engine("one_pass"):
+            value = loss(logits, target)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(torch.autograd.grad(value, logits)[0], slope)
+    assert expected.item() == torch.inf  # of the last: certain, and wrong
+    assert len(one_pass._kernels) == 2
+
+
 def test_no_tensor_of_a_call_lives_on() -> None:
     x, y = torch.randn(N, requires_grad=True), torch.randn(N)
     watch = weakref.ref(y)

@@ -18,15 +18,20 @@ from lossmith.core.signature import Signature
 ROOM = 256.0
 
 
-def tamed(logits: Tensor) -> Tensor | None:
-    """The logits with very large ones for infinite ones; None if a look shows that all are finite.
+def seen_finite(logits: Tensor) -> bool:
+    """Whether a look shows that all are finite. On the CPU only.
 
-    On the CPU the look costs a sum; elsewhere it would stall the device, and in a graph it is
-    impossible.
+    It costs a sum; elsewhere it would stall the device, and in a graph it is impossible.
     """
-    compiling = torch.compiler.is_compiling()
+    if torch.compiler.is_compiling():
+        return False
     plain = bare(logits).detach()
-    if not compiling and plain.device.type == "cpu" and math.isfinite(plain.sum().item()):
+    return plain.is_cpu and math.isfinite(plain.sum().item())
+
+
+def tamed(logits: Tensor) -> Tensor | None:
+    """The logits with very large ones for infinite ones; None if all are :func:`seen_finite`."""
+    if seen_finite(logits):
         return None
     largest = torch.finfo(logits.dtype).max / ROOM
     # not nan_to_num, nor isinf below: generated code calls those number by number

@@ -58,29 +58,38 @@ class Call(NamedTuple):
     native: bool
     engine: Engine | None = None
 
-    def wide(self, within: torch.dtype | None = None) -> Tensor:
+    @property
+    def logits(self) -> Tensor | None:
+        """The tensor in which an infinite number means certainty; None if there is none."""
+        link = self.card.link
+        # a linear layer inside the loss makes the logits of something else
+        own = link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
+        return self.tensors[0] if own or link == "logit" else None
+
+    def wide(self, within: torch.dtype | None = None, *, tame: bool = True) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
         tensors = tuple([t.float() if t.dtype in HALF else t for t in self.tensors])
         options, weight = self.options, self.weight
         if weight is not None:  # losses that tie samples together need it inside
             weight = weight.to(tensors[0].dtype)
             options = {**options, "sample_weight": weight}
-        logits, link = tensors[0], self.card.link
-        # a linear layer inside the loss makes the logits of something else
-        holds = link == "logit" or (
-            link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
-        )
-        finite = tamed(logits) if holds else None
+        finite = tamed(tensors[0]) if tame and self.logits is not None else None
         if finite is None:
             result = self.body(*tensors, **options)
         else:
             result = self.body(finite, *tensors[1:], **options)
-            result = with_limit(result, logits, self.way, softmax=link == "softmax")
+            softmax = self.card.link == "softmax"
+            result = with_limit(result, tensors[0], self.way, softmax=softmax)
         return reduce(result, weight, self.reduction, within=within)
 
-    def compute(self, within: torch.dtype | None = None) -> Tensor:
-        """The same, rounded to the dtype of the caller; sums may be ``within`` a wider one."""
-        dtype, value = self.tensors[0].dtype, self.wide(within)
+    def compute(self, within: torch.dtype | None = None, *, tame: bool = True) -> Tensor:
+        """The same, rounded to the dtype of the caller.
+
+        Args:
+            within: A wider dtype for the sums.
+            tame: Whether logits may be infinite; if it is known that none is, nobody looks.
+        """
+        dtype, value = self.tensors[0].dtype, self.wide(within, tame=tame)
         return value if value.dtype is dtype else value.to(dtype)
 
     def arguments(self) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1, faded, logistic_sides, times
+from lossmith.core.numerics import expm1, faded, logistic_sides
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
@@ -93,7 +93,7 @@ def asymmetric_loss(
     against, toward, p, rest = logistic_sides(input)  # -log(1 - p) and -log p
     positive = faded(toward, rest, against, gamma_pos)
     negative = _clipped(input, gamma_neg, clip) if clip else faded(against, p, toward, gamma_neg)
-    return times(target, positive) + times(1 - target, negative)
+    return target * positive + (1 - target) * negative
 
 
 def _clipped(input: Tensor, gamma: float, clip: float) -> Tensor:

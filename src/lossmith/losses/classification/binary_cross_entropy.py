@@ -10,7 +10,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT, Factor, Optional
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import softplus, times
+from lossmith.core.numerics import logistic_nll, softplus, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 from lossmith.engines.in_cache import Formula, in_cache, zeros_and_ones
@@ -28,11 +28,6 @@ ONE = torch.ones(())
 MINUS_ONE = -ONE
 forward: Any = cast(Any, kernels).binary_cross_entropy
 backward: Any = torch.ops.aten.binary_cross_entropy_backward.default
-
-
-def _plain(input: Tensor, target: Tensor) -> Tensor:
-    # `times`: an infinite logit on the right side costs nothing, 0 * inf would be NaN
-    return times(target, softplus(-input)) + times(1 - target, softplus(input))
 
 
 def _few(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
@@ -66,7 +61,7 @@ def _in_unit(input: Tensor, label: Tensor) -> bool:
     return low.item() >= 0 and high.item() <= 1
 
 
-FROM_LOGITS = Formula(_plain, _value, _slope, _in_unit, _few)
+FROM_LOGITS = Formula(logistic_nll, _value, _slope, _in_unit, _few)
 
 
 def one_pass(
@@ -232,7 +227,7 @@ def binary_cross_entropy_with_logits(
         tensor([1.2693e-01, 3.0590e-07])
     """
     if pos_weight is None and alpha is None:
-        value = _plain(input, target)
+        value = logistic_nll(input, target)
         return value if weight is None else times(Factor.spread("weight", weight, input), value)
     positive = times(target, softplus(-input))
     negative = times(1 - target, softplus(input))

@@ -8,6 +8,7 @@ import torch._C._nn as kernels
 from torch import Tensor
 
 from lossmith.core.card import Card, Point
+from lossmith.core.certainty import tamed
 from lossmith.core.domain import (
     CLASS,
     NONNEGATIVE,
@@ -42,8 +43,8 @@ def _exact(mp, x, y, gamma=2.0, alpha=None):  # type: ignore[no-untyped-def]
 
 def _plain(input: Tensor, target: Tensor, gamma: float, alpha: float | None) -> Tensor:
     against, toward, p, rest = logistic_sides(input)  # -log(1 - p) and -log p
-    positive = times(target, faded(toward, rest, against, gamma))
-    negative = times(1 - target, faded(against, p, toward, gamma))
+    positive = target * faded(toward, rest, against, gamma)
+    negative = (1 - target) * faded(against, p, toward, gamma)
     if alpha is not None:
         positive, negative = alpha * positive, (1 - alpha) * negative
     return positive + negative
@@ -80,7 +81,10 @@ def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
         torch.neg(cost, out=out).exp_()  # 1 - wrong, which would cancel
         sign.mul_(out.mul_(cost).mul_(gamma).add_(wrong))
 
-    plain = functools.partial(_plain, gamma=gamma, alpha=alpha)
+    def plain(x: Tensor, y: Tensor) -> Tensor:
+        finite = tamed(x)  # blocks know the limits of infinite logits
+        return _plain(x if finite is None else finite, y, gamma, alpha)
+
     return Formula(plain, value, slope, lambda input, label: zeros_and_ones(label))
 
 

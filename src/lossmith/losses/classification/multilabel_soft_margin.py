@@ -6,7 +6,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT, Vector
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import softplus, times
+from lossmith.core.numerics import logistic_nll, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 from lossmith.losses.classification.binary_cross_entropy import one_pass
@@ -75,7 +75,7 @@ def multilabel_soft_margin_loss(
         >>> lm.multilabel_soft_margin_loss(logits, labels)
         tensor(0.5429)
     """
-    value = times(target, softplus(-input)) + times(1 - target, softplus(input))
+    value = logistic_nll(input, target)
     if weight is not None:
         value = times(weight.to(input), value)
     return value.sum(-1) / max(input.shape[-1], 1)
