@@ -11,10 +11,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KNOWN = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu", "mps")))
 
 
-def autocasts(device: str) -> bool:
-    """Whether autocast is on for devices of a type."""
-    some = torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled()  # quick to say no
-    return some and device in _KNOWN and torch.is_autocast_enabled(device)
+def autocasts(tensor: torch.Tensor) -> bool:
+    """Whether autocast is on for the device of a tensor."""
+    if not (torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled()):
+        return False  # every call of a small loss waits for this
+    device = tensor.device.type
+    return device in _KNOWN and torch.is_autocast_enabled(device)
 
 
 def without_autocast(function: F) -> F:
@@ -22,10 +24,9 @@ def without_autocast(function: F) -> F:
 
     @functools.wraps(function)
     def exact(first: torch.Tensor, *others: Any, **options: Any) -> Any:
-        device = first.device.type
-        if not autocasts(device):
+        if not autocasts(first):
             return function(first, *others, **options)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(first.device.type, enabled=False):
             return function(first, *others, **options)
 
     return cast(F, exact)

@@ -136,7 +136,7 @@ def build(
                 if len(plans) >= 1000:
                     plans.clear()
                 plans[key] = plan
-        if not card.layered and autocasts(tensors[0].device.type):
+        if not card.layered and autocasts(tensors[0]):
             with torch.autocast(tensors[0].device.type, enabled=False):
                 return function(
                     *tensors, sample_weight=sample_weight, reduction=reduction, **options

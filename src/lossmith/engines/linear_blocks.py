@@ -28,7 +28,6 @@ from lossmith.core.reduction import Terms, reduce
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
 from lossmith.engines.linear_products import Head, Sums
-from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.row_passes import Rows, Swift, by_autograd, by_terms, inner, terms
 
 # 13 s F / B: with s = 4 and F / B = 10 on a CPU, s = 2 and F / B = 200 on a large GPU
@@ -101,15 +100,19 @@ class Blocks:
         self.parts = [slice(i, min(i + self.step, count)) for i in range(0, count, self.step)]
 
     def _choose(self) -> None:
-        """Let the first row tell which pass takes these options."""
-        first, task = slice(0, 1), self.task
-        rest, options = task.of(first)
+        """Let one row tell which pass takes these options; its logits do not matter."""
+        task = self.task
+        rest, options = task.of(slice(0, 1))
         idle = (False,) * len(task.heads)
+
+        def logits() -> tuple[Tensor, ...]:
+            return tuple(h.weight.new_zeros(1, len(h.weight), dtype=h.dtype) for h in task.heads)
+
         if self._swift is not None:
-            if self._swift(self._logits(first), rest, options, idle) is not None:
+            if self._swift(logits(), rest, options, idle) is not None:
                 return
             self._swift = None
-        found = terms(inner(task.row, *self._logits(first), *rest, **options))
+        found = terms(inner(task.row, *logits(), *rest, **options))
         self.simple = found.mean_of is None and not found.root
         if found.normaliser is None:
             self._sure = by_autograd(task.row)
@@ -182,8 +185,7 @@ class Blocks:
         count = part.stop - part.start
         buffers = self._buffers
         if fresh or buffers is None:
-            new = (h.weight.new_empty(count, len(h.weight), dtype=h.dtype) for h in heads)
-            buffers = tuple(in_huge_pages(each) for each in new)
+            buffers = tuple(h.weight.new_empty(count, len(h.weight), dtype=h.dtype) for h in heads)
             self._buffers = self._buffers if fresh else buffers
         return tuple(h.logits(part, out[:count]) for h, out in zip(heads, buffers, strict=True))
 

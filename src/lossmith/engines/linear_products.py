@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lossmith.core.signature import HALF
-from lossmith.engines.pages import in_huge_pages
 
 # Bytes of the widened tile: it stays in the cache from its conversion to its product
 TILE = 1 << 22
@@ -129,8 +128,8 @@ class Sums:
     def __init__(self, head: Head, wanted: Collection[int]) -> None:
         self.head = head
         like = head.weight.new_empty(0, dtype=head.dtype)
-        self.hidden = in_huge_pages(like.new_empty(head.hidden.shape)) if 0 in wanted else None
-        self.weight = in_huge_pages(like.new_empty(head.weight.shape)) if 1 in wanted else None
+        self.hidden = like.new_empty(head.hidden.shape) if 0 in wanted else None
+        self.weight = like.new_empty(head.weight.shape) if 1 in wanted else None
         self._more = False  # whether the memory of the weight's holds numbers yet
         # one number for all rows: in float32 a running sum over very many would lose digits
         self.bias = like.new_zeros(len(head.weight), dtype=torch.float64) if 2 in wanted else None
