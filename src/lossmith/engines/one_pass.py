@@ -93,7 +93,8 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
     if call.reduction == "none" and not _separable(call):
         return Path("plain", "a tensor that all samples share wants a gradient from each")
     lacking = missing_compiler(device) if compiler else "blocks were asked for"
-    lacking = lacking or _failed.get(_key(call), "")
+    if _failed:  # a key takes as long as a small kernel
+        lacking = lacking or _failed.get(_key(call), "")
     if not lacking:
         return Path("compiled", "one generated kernel reads every tensor once")
     if device != "cpu":
@@ -185,7 +186,7 @@ def _key(call: Call) -> Any:
         (name, None if isinstance(value, Tensor) else repr(value))
         for name, value in call.options.items()
     )
-    kinds = tuple((t.dtype, t.ndim, t.device.type) for t in call.arguments())
+    kinds = tuple([(t.dtype, t.ndim, t.device) for t in call.arguments()])
     return call.body, fixed, call.weight is None, kinds, call.reduction
 
 
