@@ -155,6 +155,15 @@ def test_infinite_logits_have_a_kernel_of_their_own(loss, pair) -> None:
     assert len(one_pass._kernels) == 2
 
 
+def test_finite_half_precision_logits_are_seen_as_finite(pair) -> None:
+    """Their sum is beyond the range of float16."""
+    x, y = pair[0].detach().half() + 4, pair[1].sigmoid().half()
+    with lm.engine("one_pass"):
+        for logits in (x - 4, x):
+            lm.binary_cross_entropy_with_logits(logits.requires_grad_(), y).backward()
+    assert len(one_pass._kernels) == 1
+
+
 def test_no_tensor_of_a_call_lives_on() -> None:
     x, y = torch.randn(N, requires_grad=True), torch.randn(N)
     watch = weakref.ref(y)

@@ -384,7 +384,7 @@ def test_what_is_frozen_costs_no_product(wanted, reduction, products):
         )
         if any(wanted):
             value.sum().backward()
-    assert seen.count == 4 * products
+    assert seen.count == 4 * products + 1 + (reduction == "none" and all(wanted))  # and a first row
     assert [t.grad is not None for t in tensors] == list(wanted)
 
 
@@ -509,6 +509,20 @@ def test_infinite_logits_mean_certainty(smoothing):
     value = loss(hidden, weight, target, bias=bias, reduction="none")
     expected = lm.cross_entropy(hidden @ weight.T + bias, target, reduction="none")
     torch.testing.assert_close(value, expected)
+
+
+def test_what_an_infinite_bias_takes_has_room_in_the_blocks():
+    """The pass in place declines it with smoothing, and autograd needs seven times the memory."""
+    tensors, target = layer(6), labels(6)
+    bias = tensors[2].detach().clone()
+    loss = lm.linear_head(lm.cross_entropy, memory=7 * TWO_ROWS)
+    options = {"weight": torch.ones(CLASSES).double().scatter(0, target[:1], 0.0)}
+    options |= {"label_smoothing": 0.1}
+    finite = lm.explain_path(loss, *tensors[:2], target, bias=bias, **options)
+    assert str(finite) == "blocks: 1 of up to 6 rows"
+    bias[target[0]] = -math.inf
+    infinite = lm.explain_path(loss, *tensors[:2], target, bias=bias, **options)
+    assert str(infinite) == "blocks: 3 of up to 2 rows"
 
 
 def test_a_likely_class_keeps_its_digits():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossmith.core.checks import bare
 from lossmith.core.reduction import Terms
-from lossmith.core.signature import Signature
+from lossmith.core.signature import HALF, Signature
 
 # A loss may multiply what stands for infinity by a scale up to this.
 ROOM = 256.0
@@ -26,7 +26,10 @@ def seen_finite(logits: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     plain = bare(logits).detach()
-    return plain.is_cpu and math.isfinite(plain.sum().item())
+    if not plain.is_cpu:
+        return False
+    wide = torch.float32 if plain.dtype in HALF else None  # a sum of float16 soon overflows
+    return math.isfinite(plain.sum(dtype=wide).item())
 
 
 def tamed(logits: Tensor) -> Tensor | None:

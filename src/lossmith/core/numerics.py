@@ -30,7 +30,7 @@ def _folded(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def logistic_nll(x: Tensor, y: Tensor) -> Tensor:
-    """``softplus(x) - x y``, for ``y`` in [0, 1]: both terms of the sum below are positive."""
+    """``softplus(x) - x y``, for finite ``x`` and ``y`` in [0, 1]: a sum of two terms >= 0."""
     left, tail = _folded(x)
     return torch.where(left, -x * y, x * (1 - y)) + torch.log1p(tail)
 

@@ -100,19 +100,18 @@ class Blocks:
         self.parts = [slice(i, min(i + self.step, count)) for i in range(0, count, self.step)]
 
     def _choose(self) -> None:
-        """Let one row tell which pass takes these options; its logits do not matter."""
-        task = self.task
-        rest, options = task.of(slice(0, 1))
+        """Let the first row tell which pass takes these options, and these logits.
+
+        An infinite bias, say, concerns all rows, and what that takes needs more memory.
+        """
+        first, task = slice(0, 1), self.task
+        rest, options = task.of(first)
         idle = (False,) * len(task.heads)
-
-        def logits() -> tuple[Tensor, ...]:
-            return tuple(h.weight.new_zeros(1, len(h.weight), dtype=h.dtype) for h in task.heads)
-
         if self._swift is not None:
-            if self._swift(logits(), rest, options, idle) is not None:
+            if self._swift(self._logits(first), rest, options, idle) is not None:
                 return
             self._swift = None
-        found = terms(inner(task.row, *logits(), *rest, **options))
+        found = terms(inner(task.row, *self._logits(first), *rest, **options))
         self.simple = found.mean_of is None and not found.root
         if found.normaliser is None:
             self._sure = by_autograd(task.row)

@@ -5,8 +5,9 @@ of 64 MiB takes three times as long as writing it again, longer than the arithme
 Huge pages leave one fault in 512. Linux gives them to those who ask (``madvise``), and the memory
 goes back with the tensor; elsewhere nothing happens.
 
-Huge pages have to be found first. Where tensors of a gigabyte come and go in small ones that took
-up to 4 ms each, 100 to 200 ms for the blocks of a linear head, which gain 20: those do not ask.
+The system has to find them first. Beside a model whose tensors come and go in small pages that took
+up to 4 ms for each: 100 to 200 ms for the blocks of a linear head, which would gain 20. Those do
+not ask.
 """
 
 import ctypes

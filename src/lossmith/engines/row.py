@@ -23,9 +23,10 @@ from lossmith.engines.rows.layout import apart
 # where log(1 + rest) loses none as long as the other classes have half of the probability, and in
 # float64
 UNLIKELY, UNCERTAIN = math.log(2.0), 1e-8
-# Elements up to which torch's two nodes take less than one written in Python: at 64, 128 and 256
-# rows of 1000 classes 156, 254 and 460 us against 214, 249 and 380 (one thread, as below)
-SWIFT = 1 << 17
+# Elements up to which torch's two nodes take less than one written in Python: at 16, 64 and 256
+# rows of 1000 classes 70, 141 and 445 us against 121, 173 and 374 (one thread, as below). A batch
+# with a likely class pays for both, so the level at 128 rows is too many.
+SWIFT = 1 << 16
 # Elements up to which float64 costs less than that node, or little more: 58 us against 104 at 64,
 # 132 against 120 at 4000
 TINY = 1 << 12

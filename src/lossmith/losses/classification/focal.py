@@ -82,7 +82,7 @@ def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
         sign.mul_(out.mul_(cost).mul_(gamma).add_(wrong))
 
     def plain(x: Tensor, y: Tensor) -> Tensor:
-        finite = tamed(x)  # blocks know the limits of infinite logits
+        finite = tamed(x)  # `value` and `slope` have the limits of infinite logits, `_plain` not
         return _plain(x if finite is None else finite, y, gamma, alpha)
 
     return Formula(plain, value, slope, lambda input, label: zeros_and_ones(label))
