@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lossmith.contract.cases import Case
 from lossmith.contract.registry import check, gradients, same
-from lossmith.core.domain import Interval
+from lossmith.core.domain import UNIT, Interval
 
 
 def weights(case: Case, tensors: tuple[Tensor, ...]) -> Tensor:
@@ -233,6 +233,11 @@ def nan_stays_visible_in_its_own_sample(case: Case) -> None:
     assert value[1].isnan().all(), f"NaN input gives {value[1]}"
     others = torch.tensor([0, 2])
     same(value[others], clean[others], "the other samples")
+    names = [each.name for each in case.way.tensors.values()]
+    for side in (0.0, 1.0) if names[1:2] == [UNIT.name] else ():  # what one hides, the other shows
+        tensors[1].select(axis, 1).fill_(side)
+        value = case(*tensors, reduction="none")[1]
+        assert value.isnan().all(), f"NaN input gives {value} for a target of {side}"
 
 
 @check(lambda case: case.separable and case.batched)
