@@ -611,6 +611,8 @@ def test_losses_without_logits_are_refused():
         lm.linear_head(lm.huber_loss)
     with pytest.raises(ValueError, match=r"loss must be a row loss of logits .* got nll_loss"):
         lm.linear_head(lm.nll_loss)
+    with pytest.raises(ValueError, match=r"loss must be a row loss of logits .* got lovasz"):
+        lm.linear_head(lm.lovasz_softmax_loss)
     with pytest.raises(ValueError, match=r"loss must be a row loss of 2 tensors of logits"):
         lm.linear_head(lm.cross_entropy, heads=2)
     with pytest.raises(ValueError, match="loss must be one loss, got Sum"):

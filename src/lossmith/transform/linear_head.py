@@ -225,11 +225,15 @@ def _plain(row: Function, biases: tuple[str, ...]) -> Callable[..., Terms]:
 
 
 def _takes_logits(way: Signature, heads: int) -> bool:
-    """Whether the first tensors are any real numbers, a row of them per sample."""
+    """Whether the first tensors are any real numbers, a row of them per sample.
+
+    An image has one loss for all of its positions, and no row of its own.
+    """
     domains = list(way.tensors.values())[:heads]
     return len(domains) == heads and all(
         d.dims[:1] == ("N",)
         and len(d.dims) - ("*" in d.dims) == 2
+        and ("*" in d.dims) == ("*" in way.out)
         and d.floating is True
         and not isinstance(d, Simplex)
         and not d.checks_values
