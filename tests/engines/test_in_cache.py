@@ -206,3 +206,17 @@ def test_second_derivative_at_infinite_logits(loss: Loss) -> None:
     (bend,) = torch.autograd.grad(slope.sum(), sure)
     assert bend[:2].tolist() == [0.0, 0.0]
     assert 0 < bend[2].item() < 1
+
+
+@pytest.mark.parametrize("option", ["weight", "pos_weight", "alpha"])
+def test_second_derivative_far_out_is_no_zero(option: str) -> None:
+    """``p (1 - p)``, of which torch's softplus keeps no digit from 17 on."""
+    far = torch.tensor([17.0, -17.0]).requires_grad_()
+    one = 0.5 if option == "alpha" else torch.ones(2)  # halves both sides
+    loss = lm.binary_cross_entropy_with_logits(
+        far, torch.tensor([0.0, 1.0]), reduction="sum", **{option: one}
+    )
+    (slope,) = torch.autograd.grad(loss, far, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), far)
+    exact = math.exp(-17) / (1 + math.exp(-17)) ** 2 * (0.5 if option == "alpha" else 1.0)
+    torch.testing.assert_close(bend, torch.full((2,), exact), rtol=1e-6, atol=0.0)

@@ -6,7 +6,7 @@ Huge pages leave one fault in 512. Linux gives them to those who ask (``madvise`
 goes back with the tensor; elsewhere nothing happens.
 
 The system has to find them first. Beside a model whose tensors come and go in small pages that took
-up to 4 ms for each: 100 to 200 ms for the blocks of a linear head, which would gain 20. Those do
+up to 4 ms for each: 100 to 200 ms for the blocks of a linear head, which would gain 35. Those do
 not ask.
 """
 

@@ -10,7 +10,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT, Factor, Optional
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import logistic_nll, softplus, times
+from lossmith.core.numerics import logistic_nll, logistic_sides, softplus, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 from lossmith.engines.in_cache import Formula, in_cache, zeros_and_ones
@@ -229,8 +229,8 @@ def binary_cross_entropy_with_logits(
     if pos_weight is None and alpha is None:
         value = logistic_nll(input, target)
         return value if weight is None else times(Factor.spread("weight", weight, input), value)
-    positive = times(target, softplus(-input))
-    negative = times(1 - target, softplus(input))
+    against, toward, *_ = logistic_sides(input)  # -log(1 - p) and -log p
+    positive, negative = target * toward, (1 - target) * against
     if pos_weight is not None:
         positive = times(Factor.spread("pos_weight", pos_weight, input), positive)
     if alpha is not None:
