@@ -65,7 +65,32 @@ class Task(NamedTuple):
     swift: Swift | None
     memory: int | None
 
-    def of(self, part: slice) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    @property
+    def weight(self) -> Tensor | None:
+        """The weight of each row, in the dtype of the logits."""
+        given = self.call.weight
+        return None if given is None else given.to(self.heads[0].dtype)
+
+    def at(self, rows: Tensor) -> "Task":
+        """The task of some rows."""
+        rest, options = self.of(rows)
+        heads = tuple(head._replace(hidden=head.hidden[rows]) for head in self.heads)
+        weight = None if self.call.weight is None else self.call.weight[rows]
+        call = self.call._replace(weight=weight)
+        return self._replace(heads=heads, rest=rest, options=options, call=call)
+
+    def reduced(self, values: Tensor, normaliser: Tensor | None) -> tuple[Tensor, Tensor | float]:
+        """The reduced value, and what gradients of the sum have to be multiplied by."""
+        value = reduce(Terms(values, normaliser), self.weight, self.call.reduction)
+        if self.call.reduction != "mean":
+            return value, 1.0
+        weights = [each for each in (normaliser, self.weight) if each is not None]
+        if not weights:
+            return value, 1 / len(values)
+        total = math.prod(weights[1:], start=weights[0]).sum()
+        return value, torch.where(total == 0, 1.0, 1 / total)
+
+    def of(self, part: slice | Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         """The other tensors and the options of some rows."""
         domains = tuple(self.call.way.tensors.values())[2 * len(self.heads) :]
         by_row = [d.dims[:1] == ("N",) for d in domains]
@@ -90,8 +115,7 @@ class Blocks:
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        weight, head = task.call.weight, task.heads[0]
-        self.weight = None if weight is None else weight.to(head.dtype)
+        head, self.weight = task.heads[0], task.weight
         self.simple, self._swift, self._sure = True, task.swift, by_terms(task.row)
         self._buffers: tuple[Tensor, ...] | None = None
         self._choose()
@@ -135,14 +159,19 @@ class Blocks:
 
     def adding(self, places: list[Place]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The reduced value, and its gradients; those of the values for ``reduction="none"``."""
+        values, normaliser, sums = self.added(places)
+        value, scale = self.task.reduced(values, normaliser)
+        return value, tuple(sums[layer].of(kind, scale) for layer, kind in places)
+
+    def added(self, places: list[Place]) -> tuple[Tensor, Tensor | None, dict[int, Sums]]:
+        """The values, what their mean divides by the sum of, and the gradients of their sum."""
         sums, wanted, found = self._sums(places), self._wanted(places), list[Rows]()
         for part in self.parts:
             rows = self._rows(part, wanted)
             _add(sums, part, rows.slopes, self._factor(part, rows))
             found.append(rows._replace(slopes=()))
         self._buffers = None
-        value, scale = self._reduced(found)
-        return value, tuple(sums[layer].of(kind, scale) for layer, kind in places)
+        return *self._joined(found), sums
 
     def keeping(self, places: list[Place]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The value of each row, and slopes and factor of as many blocks as there is room for."""
@@ -154,7 +183,7 @@ class Blocks:
                 kept += [slope for slope in rows.slopes if slope is not None]
                 kept.append(self._factor(part, rows))
             found.append(rows._replace(slopes=()))
-        return self._reduced(found)[0], tuple(kept)
+        return self.task.reduced(*self._joined(found))[0], tuple(kept)
 
     def scaled(self, places: list[Place], grad: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
         """The gradients for a factor of each row, from what was kept and from the rest anew."""
@@ -201,19 +230,10 @@ class Blocks:
         factor = torch.ones_like(rows.value) if rows.factor is None else rows.factor
         return factor if self.weight is None else factor * self.weight[part]
 
-    def _reduced(self, found: list[Rows]) -> tuple[Tensor, Tensor | float]:
-        """The reduced value, and what gradients of the sum have to be multiplied by."""
-        values = torch.cat([rows.value for rows in found])
+    def _joined(self, found: list[Rows]) -> tuple[Tensor, Tensor | None]:
+        """The values of all rows, and what their mean divides by the sum of."""
         own = [rows.normaliser for rows in found if rows.normaliser is not None]
-        normaliser = torch.cat(own) if own else None
-        value = reduce(Terms(values, normaliser), self.weight, self.task.call.reduction)
-        if self.task.call.reduction != "mean":
-            return value, 1.0
-        weights = [each for each in (normaliser, self.weight) if each is not None]
-        if not weights:
-            return value, 1 / len(values)
-        total = math.prod(weights[1:], start=weights[0]).sum()
-        return value, torch.where(total == 0, 1.0, 1 / total)
+        return torch.cat([rows.value for rows in found]), torch.cat(own) if own else None
 
 
 def _add(

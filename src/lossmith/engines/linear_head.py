@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lossmith.core.route import Call
 from lossmith.engines.eligible import eager
+from lossmith.engines.linear_attention import Attended, attended, attends
 from lossmith.engines.linear_blocks import Blocks, Place, Task
 from lossmith.engines.linear_products import Head
 from lossmith.engines.one_pass import Path, connect
@@ -55,7 +56,10 @@ class LinearHead:
             return Path("plain", reason)
         if (few := _size(call)) <= FEW:
             return Path("plain", f"{few} logits, and up to {FEW} blocks gain nothing")
-        blocks = Blocks(self._task(call.over([t.detach() for t in call.arguments()])))
+        task = self._task(call.over([t.detach() for t in call.arguments()]))
+        if attends(task):
+            return Path("attention", "no logits are written, not even those of a block")
+        blocks = Blocks(task)
         if not blocks.simple:
             return Path("plain", "its mean is not made of the values of its rows")
         return Path("blocks", f"{len(blocks.parts)} of up to {blocks.step} rows")
@@ -72,14 +76,16 @@ class LinearHead:
         places = self._places(call, needs)
         with torch.autocast(given[0].device.type, enabled=False):
             bare = call.over([t.detach() for t in given])
-            blocks = Blocks(self._task(bare))
-            if not blocks.simple:
+            task = self._task(bare)
+            work = attended(task) or Blocks(task)
+            if not work.simple:
                 return None
             if call.reduction == "none" and any(part for _, part in places):
-                value, slopes = blocks.keeping(places)
-                kept, pull = (*bare.arguments(), *slopes), self._pull_kept(bare, places)
+                value, slopes = work.keeping(places)
+                kept = (*bare.arguments(), *slopes)
+                pull = self._pull_kept(bare, places, type(work))
             else:
-                value, kept = blocks.adding(places)
+                value, kept = work.adding(places)
                 pull = _pull_added
         value = value.to(dtype)
         return connect(call, needs, value, pull, kept) if needs else value
@@ -118,14 +124,16 @@ class LinearHead:
             divmod(i, 2) if i < count else (self.biases.index(names[i - count]), 2) for i in needs
         ]
 
-    def _pull_kept(self, bare: Call, places: list[Place]) -> Pull:
+    def _pull_kept(
+        self, bare: Call, places: list[Place], way: type[Attended] | type[Blocks]
+    ) -> Pull:
         count = len(bare.arguments())
         # the tensors come with the graph, which guards them against changes and frees them
         template = bare.over([torch.empty(0)] * count)
 
         def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> Any:
-            blocks = Blocks(self._task(template.over(kept[:count])))
-            sums = blocks.scaled(places, grad, kept[count:])
+            work = way(self._task(template.over(kept[:count])))
+            sums = work.scaled(places, grad, kept[count:])
             return [each.to(leaf.dtype) for each, leaf in zip(sums, leaves, strict=True)]
 
         return pull

@@ -20,7 +20,10 @@ from lossmith.core.signature import HALF
 # Bytes of the widened tile: it stays in the cache from its conversion to its product
 TILE = 1 << 22
 # Whether the CPU multiplies bfloat16 itself; older releases of torch do not tell
-NATIVE = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
+_FEATURES = getattr(torch.cpu, "get_capabilities", dict)()
+NATIVE = _FEATURES.get("avx512_bf16", False)
+# and whether it does so by whole matrices
+AMX = _FEATURES.get("amx_bf16", False)
 
 
 class Head(NamedTuple):

@@ -25,7 +25,7 @@ from lossmith.engines.blocks import divisible, in_blocks
 from lossmith.engines.eligible import eager
 from lossmith.engines.pull import Pull, with_pull
 
-How = Literal["compiled", "rows", "blocks", "tiles", "triton", "plain"]
+How = Literal["compiled", "rows", "blocks", "attention", "tiles", "triton", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
 # Elements from which a generated kernel beats torch's own kernels more often than not: at 512 Ki,
 # 1 Mi and 4 Mi elements L1 takes 0.5, 0.4 and 0.3 of their time, binary cross-entropy from logits
@@ -42,9 +42,10 @@ class Path:
 
     Attributes:
         how: ``"compiled"``: one generated kernel; ``"rows"``: the engine of losses over a softmax;
-            ``"blocks"``: torch's kernels on pieces that fit the cache; ``"tiles"``: pairs of
-            samples by stripes of their matrix; ``"triton"``: kernels of lossmith's own on a GPU;
-            ``"plain"``: the loss as it is without an engine.
+            ``"blocks"``: torch's kernels on pieces that fit the cache; ``"attention"``: torch's
+            attention kernel for a linear head; ``"tiles"``: pairs of samples by stripes of their
+            matrix; ``"triton"``: kernels of lossmith's own on a GPU; ``"plain"``: the loss as it is
+            without an engine.
         why: The reason in words.
     """
 

@@ -1,0 +1,244 @@
+"""Cross-entropy of a linear head in bfloat16 by torch's attention kernel. On the CPU only.
+
+With p the probabilities of the classes, the gradient in a hidden state is made of the sum over c of
+``p_c W_c``: attention of the hidden state over the weight. That in the weight of a class is made of
+the sum over i of ``p_ic h_i``: attention of the class over the hidden states, each with its
+log-sum-exp taken off its logits, times what attention divides by. Product, softmax and product
+happen in the cache, from bfloat16 with sums in float32, and no logits are ever written.
+
+What attention returns is bfloat16, which has no digits for ``p - 1`` where p is near 1. So a mask
+leaves out the class of the row itself, whose part is worked out by itself. With d the log-sum-exp
+of the other classes less the logit of the own one, ``-log p = log(1 + e^d)``: nothing cancels,
+however likely the class.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.numerics import times
+from lossmith.engines.class_rows import class_rows
+from lossmith.engines.linear_blocks import Place, Task
+from lossmith.engines.linear_products import AMX
+
+# ``attend(queries, keys, values, dropout, causal, attn_mask=, scale=)`` returns the attention, and
+# the logarithm of what it divided by
+attend: Callable[..., Any] | None = getattr(
+    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None
+)
+# Classes from which it takes less time than blocks
+MANY = 4096
+# Rows and classes of a mask, 16 MiB: of fewer, partial results cost more than their products
+ROWS = CLASSES = 2048
+# Hidden sizes up to which the kernel's own sums stay in the cache
+WIDE = 1024
+OPTIONS = {"weight", "ignore_index", "label_smoothing", "z_loss", "logit_scale"}
+
+
+class Seen(NamedTuple):
+    """What one look at the rows leaves.
+
+    Attributes:
+        gap: The log-sum-exp of the other classes less the own logit, ``(n)``.
+        lse: That of all classes, ``(n)``.
+        mean: The sum of ``p_c W_c`` over the other classes, divided by that of ``p_c``, ``(n, H)``.
+    """
+
+    gap: Tensor
+    lse: Tensor
+    mean: Tensor
+
+
+def attends(task: Task) -> bool:
+    """Whether attention can serve a task, and gains time."""
+    head = task.heads[0]
+    return (
+        AMX
+        and attend is not None
+        and task.swift is class_rows
+        and head.rounds
+        and head.bias is None
+        and not task.rest[0].is_floating_point()
+        and all(name in OPTIONS or not value for name, value in task.options.items())
+        and len(head.weight) >= MANY
+        and head.weight.shape[1] <= WIDE
+    )
+
+
+def attended(task: Task) -> "Attended | None":
+    """The task by attention, if that can serve it and its logits."""
+    if not attends(task):
+        return None
+    found = Attended(task)
+    found.look()
+    return found if all(math.isfinite(each.sum().item()) for each in found.seen) else None
+
+
+class Attended:
+    """A task by attention.
+
+    Attributes:
+        task: That of the rows that are not absent.
+        seen: What a look at them left.
+        simple: As that of blocks.
+    """
+
+    simple = True
+
+    def __init__(self, task: Task) -> None:
+        self._count, weight = len(task.rest[0]), task.call.weight
+        present = None if weight is None else weight.nonzero().squeeze(1)
+        self._present = None if present is None or len(present) == self._count else present
+        self.task = task if self._present is None else task.at(self._present)
+        hidden, weight, _ = self.task.heads[0]
+        self.hidden, self.weight = hidden.contiguous(), weight.contiguous()
+        self.target = self.task.rest[0]
+        options = self.task.options
+        self.scale = options.get("logit_scale", 1.0)
+        self.z_loss = options.get("z_loss", 0.0)
+        smoothing = options.get("label_smoothing", 0.0)
+        self.smooth = smoothing / len(self.weight)
+        given = options.get("weight")
+        self.by_class = None if given is None else given.float()
+        factor = torch.ones_like(self.target, dtype=torch.float32)
+        self.factor = factor if self.by_class is None else self.by_class[self.target]
+        self.pull = (1 - smoothing) * self.factor
+
+    def look(self) -> None:
+        """See which classes the rows take."""
+        zero = torch.zeros_like(self.pull)
+        lse, mean = zero - math.inf, torch.zeros_like(self.hidden, dtype=torch.float32)
+        for rows, classes, mask in self._pieces(zero, by_row=True):
+            tile = self.weight[classes]
+            found, log_sum = self._attention(self.hidden[rows], tile, tile, mask)
+            before, every = lse[rows], torch.logaddexp(lse[rows], log_sum)
+            mean[rows] *= (before - every).exp_().unsqueeze(1)
+            mean[rows].addcmul_(found.float(), (log_sum - every).exp_().unsqueeze(1))
+            lse[rows] = every
+        own = (self.hidden.float() * self.weight[self.target].float()).sum(1) * self.scale
+        self.seen = Seen(lse - own, torch.logaddexp(lse, own), mean)
+
+    def adding(self, places: list[Place]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The reduced value, and its gradients."""
+        normaliser = None if self.by_class is None else self.factor
+        value, scale = self.task.reduced(self._values(), normaliser)
+        return self._back(value), tuple(self._gradients(places, torch.ones_like(self.pull) * scale))
+
+    def keeping(self, places: list[Place]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The value of each row, and what the backward pass needs."""
+        value, _ = self.task.reduced(self._values(), None)
+        return self._back(value), tuple(self.seen)
+
+    def scaled(self, places: list[Place], grad: Tensor, kept: tuple[Tensor, ...]) -> list[Tensor]:
+        """The gradients for a factor of each row."""
+        self.seen = Seen(*kept)
+        grad = grad if self._present is None else grad[self._present]
+        return self._gradients(places, grad.float())
+
+    def _values(self) -> Tensor:
+        gap, lse, _ = self.seen
+        values = times(self.pull, torch.logaddexp(gap, torch.zeros_like(gap)))
+        if self.smooth:
+            far, mass = self._evenly()
+            values += self.smooth * (mass * lse - self.scale * (self.hidden.float() @ far))
+        return values + self.z_loss * lse * lse if self.z_loss else values
+
+    def _gradients(self, places: list[Place], factor: Tensor) -> list[Tensor]:
+        """The gradients of the sum of ``factor_i`` times the value of row i."""
+        gap, lse, mean = self.seen
+        factor = factor * self.scale
+        factor = factor if self.task.weight is None else factor * self.task.weight
+        # the slope in the logit of another class is spread p_c, that of the own one is own; both
+        # less what smoothing takes from all classes
+        more = 2 * self.z_loss * lse
+        if self.smooth:
+            more += self.smooth * self._evenly()[1]
+        spread = self.pull + more
+        own = more * torch.sigmoid(-gap) - self.pull * torch.sigmoid(gap)
+        own, spread = factor * own, factor * spread
+        grads = []
+        for _, kind in places:
+            if kind == 0:
+                grad = mean * (spread * torch.sigmoid(gap)).unsqueeze(1)
+                grad.addcmul_(self.weight[self.target].float(), own.unsqueeze(1))
+                if self.smooth:
+                    grad.addr_(factor, self._evenly()[0], alpha=-self.smooth)
+                grads.append(self._back(grad))
+            else:
+                grads.append(self._of_weight(spread, own, factor))
+        return grads
+
+    def _of_weight(self, spread: Tensor, own: Tensor, factor: Tensor) -> Tensor:
+        if spread.any():
+            out = torch.empty_like(self.weight, dtype=torch.float32)
+            self._write_shares(spread, out)
+        else:  # attention over nothing but -inf is no number
+            out = torch.zeros_like(self.weight, dtype=torch.float32)
+        wide = self.hidden.float()
+        out.index_add_(0, self.target, wide * own.unsqueeze(1))
+        if self.smooth:
+            even = torch.ones_like(out[:, 0]) if self.by_class is None else self.by_class
+            out.addr_(even, factor @ wide, alpha=-self.smooth)
+        return out
+
+    def _write_shares(self, spread: Tensor, out: Tensor) -> None:
+        """Write the sums of ``spread_i p_ic h_i`` over rows of other classes to ``out``."""
+        bias, values = spread.abs().log_() - self.seen.lse, self.hidden
+        if (spread < 0).any():
+            values = values * spread.sign().to(values).unsqueeze(1)
+        for rows, classes, mask in self._pieces(bias, by_row=False):
+            keys, into = self.hidden[rows], out[classes]
+            found, log_sum = self._attention(self.weight[classes], keys, values[rows], mask)
+            share = log_sum.exp_().unsqueeze(1)
+            if rows.start:
+                into.addcmul_(found.float(), share)
+            else:
+                torch.mul(found.float(), share, out=into)
+
+    def _pieces(self, bias: Tensor, *, by_row: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Some rows and some classes, and the bias of each row, but -inf at its own class.
+
+        The last is ``(rows, classes)``, or ``(classes, rows)`` unless it is to be ``by_row``.
+        """
+        count = len(self.weight)
+        for start in range(0, len(bias), ROWS):
+            rows = slice(start, min(start + ROWS, len(bias)))
+            shared, target = bias[rows], self.target[rows]
+            shape = (len(shared), CLASSES) if by_row else (CLASSES, len(shared))
+            mask = (shared.unsqueeze(1) if by_row else shared).expand(shape).contiguous()
+            for first in range(0, count, CLASSES):
+                classes = slice(first, min(first + CLASSES, count))
+                near = ((target >= first) & (target < classes.stop)).nonzero().squeeze(1)
+                column = target[near] - first
+                own = (near, column) if by_row else (column, near)
+                mask[own] = -math.inf
+                size = classes.stop - first
+                yield rows, classes, mask[:, :size] if by_row else mask[:size]
+                mask[own] = shared[near]
+
+    def _attention(
+        self, queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attention and the log-sum-exp of its logits, to which ``mask`` is added."""
+        assert attend is not None  # else nothing is attended to
+        three = [each[None, None] for each in (queries, keys, values)]
+        found, log_sum = attend(*three, 0.0, False, attn_mask=mask[None, None], scale=self.scale)
+        return found[0, 0], log_sum.flatten()
+
+    def _evenly(self) -> tuple[Tensor, Tensor | float]:
+        """The sum of the rows of the weight times the factors of their classes, and of these."""
+        if self.by_class is None:
+            return self.weight.sum(0, dtype=torch.float32), float(len(self.weight))
+        parts = zip(self.by_class.split(CLASSES), self.weight.split(CLASSES), strict=True)
+        far = torch.stack([factor @ tile.float() for factor, tile in parts]).sum(0)
+        return far, self.by_class.sum()
+
+    def _back(self, rows: Tensor) -> Tensor:
+        """What belongs to the present rows, and 0 for the others."""
+        if self._present is None or rows.ndim == 0:
+            return rows
+        every = rows.new_zeros(self._count, *rows.shape[1:])
+        return every.index_copy_(0, self._present, rows)
