@@ -96,6 +96,48 @@ def test_cross_entropy_is_that_of_the_logits(dtype, reduction, options, memory):
     agree((value, *found), (truth.detach(), *expected), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("memory", [None, TWO_ROWS])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(("depth", "scale"), [(0.0, 1.0), (12.0, 1.0), (3.0, 1.6)])
+def test_z_loss_and_scale_are_those_of_the_logits(depth, scale, reduction, options, memory):
+    """With the bias far below 0 the log-sum-exp is negative, and so are its slopes."""
+    tensors, target = layer(9), labels(9)
+    tensors[2] = (tensors[2] - depth).detach().requires_grad_()
+    target[2] = options.get("ignore_index", -100)
+    options = {**options, "reduction": reduction}
+    if "weight" in options:
+        options["weight"] = draw(CLASSES, seed=3).abs()
+    roomy = lm.linear_head(lm.cross_entropy, memory=9 * 8 * CLASSES)
+    more = {"z_loss": 0.07, "logit_scale": scale}
+    path = lm.explain_path(roomy, *tensors[:2], target, **more, **options)
+    assert str(path) == "blocks: 1 of up to 9 rows"  # in place, without temporaries
+    loss = lm.linear_head(lm.cross_entropy, memory=memory)
+    value = loss(*tensors[:2], target, bias=tensors[2], **more, **options)
+    leaves, logits = dense(tensors)
+    logits = scale * logits
+    plain = F.cross_entropy(logits, target, **{**options, "reduction": "none"})
+    present = target != options.get("ignore_index", -100)
+    truth = (plain + 0.07 * logits.logsumexp(1).square()) * present
+    if reduction == "mean":
+        factor = options.get("weight", torch.ones(CLASSES).double())
+        truth = truth.sum() / (factor[target.where(present, 0)] * present).sum()
+    grad = draw(*value.shape, seed=4)
+    found = torch.autograd.grad(value, tensors, grad)
+    expected = torch.autograd.grad(truth, leaves, grad)
+    agree((value, *found), (truth.detach(), *expected), 1e-12)
+
+
+def test_a_z_loss_that_undoes_the_pull_leaves_the_other_slopes():
+    """``1 + 2 z lse`` is 0: nothing is left of p, and the whole pull at the target."""
+    hidden, weight = torch.zeros(2, 1), torch.zeros(8, 1)
+    bias = torch.full((8,), -math.log(8) - 4.0).requires_grad_()
+    loss = lm.linear_head(lm.cross_entropy)
+    loss(hidden, weight, torch.tensor([0, 3]), bias=bias, z_loss=0.125, reduction="sum").backward()
+    expected = torch.zeros(8).index_fill(0, torch.tensor([0, 3]), -1.0)
+    torch.testing.assert_close(bias.grad, expected, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("memory", [None, 8 * TWO_ROWS, 20 * TWO_ROWS])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(

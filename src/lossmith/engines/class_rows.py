@@ -6,7 +6,8 @@ left to whoever uses the slope. The value is the distance to the largest logit p
 a target that is the largest itself adds its 1 under ``log1p``.
 
 Smoothing by s takes ``s / C`` from the slope of every class, and gives that share of all distances
-to the value; a factor w of each class multiplies both.
+to the value; a factor w of each class multiplies both. A z-loss of factor z adds ``z lse^2`` to the
+value and ``2 z lse p`` to the slopes, with lse the log-sum-exp of the row.
 """
 
 import math
@@ -24,13 +25,15 @@ class _Lowered(NamedTuple):
     """What stays of logits that e was written over, with 0 at the target; each ``(n, 1)``.
 
     Attributes:
-        depth: How far the target is below the largest logit.
+        top: The largest logit.
+        depth: How far the target is below it.
         own: e of the target.
         others: Sum of the other e.
         below: Sum of all logits less the largest, each times its factor; None without smoothing.
         certain: Whether the largest is infinite; None where that was looked at.
     """
 
+    top: Tensor
     depth: Tensor
     own: Tensor
     others: Tensor
@@ -43,12 +46,13 @@ def class_rows(
 ) -> Rows | None:
     """Values, and slopes written over the logits.
 
-    None for options besides class weight and smoothing, for target probabilities, and on the CPU
-    for infinite logits; the logits are lost then. On a GPU, where labels are not looked at, one
-    that is outside makes its own row NaN.
+    None for options besides class weight, smoothing, z-loss and a scale, for target probabilities,
+    and on the CPU for infinite logits; the logits are lost then. On a GPU, where labels are not
+    looked at, one that is outside makes its own row NaN.
     """
     named = dict(options)
     weight, smoothing = named.pop("weight", None), named.pop("label_smoothing", 0.0)
+    z_loss, sharpness = named.pop("z_loss", 0.0), named.pop("logit_scale", 1.0)
     named.pop("ignore_index", None)  # absent rows have the weight 0
     (scores,), (target,) = logits, rest
     on_cpu = scores.device.type == "cpu"
@@ -57,6 +61,8 @@ def class_rows(
     if weight is not None and smoothing and not on_cpu:  # 0 * inf, which only a look can tell
         return None
     out, classes = scores.detach(), scores.shape[1]
+    if sharpness != 1:
+        out.mul_(sharpness)
     inside = None if on_cpu else ((target >= 0) & (target < classes)).unsqueeze(1)
     place = target.unsqueeze(1)
     place = place if inside is None else torch.where(inside, place, 0)
@@ -64,7 +70,7 @@ def class_rows(
     lowered = _lower(out, place, by_class if smoothing else None, smoothing > 0)
     if lowered is None:
         return None
-    depth, own, others, below, certain = lowered
+    top, depth, own, others, below, certain = lowered
 
     total = own + others
     log_total = total.log()
@@ -75,10 +81,16 @@ def class_rows(
     pull = torch.full_like(total, 1 - smoothing)
     pull = pull if factor is None else pull * factor
     value = times(pull, value)
-    share, mass = smoothing / classes, 0.0
+    share = smoothing / classes
+    every = torch.zeros_like(total)  # factor of p in all slopes besides that of the target's cost
     if below is not None:
         mass = classes if by_class is None else by_class.sum()
         value = value + share * (mass * log_total - below)
+        every += share * mass
+    if z_loss:
+        lse = top + log_total
+        value = value + z_loss * lse * lse
+        every += 2 * z_loss * lse
     if inside is not None:
         value = torch.where(inside, value, math.nan)
     found = Rows(
@@ -87,13 +99,15 @@ def class_rows(
     if not needs[0]:
         return found
 
-    ratio = pull + share * mass  # the slope is ratio * e / S - pull * onehot - share * w
+    ratio = pull + every  # the slope is ratio * e / S - pull * onehot - share * w
+    if z_loss:  # lse may be negative, and where the sum vanishes the pull must not be lost with it
+        ratio = torch.where((ratio == 0) & (pull != 0), 1e-30, ratio)
     unit = torch.where(ratio == 0, 1.0, ratio)
     if below is not None:
         each = share * total / unit
         out.sub_(each) if by_class is None else out.addr_(each.squeeze(1), by_class, alpha=-1)
-    out.scatter_add_(1, place, (share * mass * own - pull * others) / unit)
-    scale = ratio / total
+    out.scatter_add_(1, place, (every * own - pull * others) / unit)
+    scale = sharpness * ratio / total
     scale = scale if inside is None else torch.where(inside, scale, math.nan)
     return found._replace(slopes=(out,), factor=scale.squeeze(1))
 
@@ -116,4 +130,4 @@ def _lower(logits: Tensor, place: Tensor, by_class: Tensor | None, smooth: bool)
     out.exp_()
     own = out.gather(1, place)
     out.scatter_(1, place, 0.0)
-    return _Lowered(depth, own, out.sum(1, keepdim=True), below, certain)
+    return _Lowered(top, depth, own, out.sum(1, keepdim=True), below, certain)

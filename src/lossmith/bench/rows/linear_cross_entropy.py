@@ -156,6 +156,7 @@ FAMILY = Family(
             work=work,
             cpu=({"M": 2048, "H": 512, "V": 32000},),
             gpu=({"M": 8192, "H": 4096, "V": 128256},),
+            dtypes=(torch.float32, torch.bfloat16),
         ),
         row(
             "head with z-loss, unreduced",
@@ -166,6 +167,7 @@ FAMILY = Family(
             work=work,
             cpu=({"M": 2048, "H": 512, "V": 32000},),
             gpu=({"M": 8192, "H": 4096, "V": 128256},),
+            dtypes=(torch.float32, torch.bfloat16),
         ),
         row(
             "distillation of heads",
