@@ -696,6 +696,14 @@ def test_rows_fill_the_memory_evenly():
     assert linear_blocks.ENOUGH_ON_CPU >= 300
 
 
+def test_beside_the_gradients_of_a_wide_layer_blocks_may_be_large(monkeypatch):
+    """These take 352 kB, all logits 24: each block would read the weight once more."""
+    monkeypatch.setattr(linear_blocks, "LEAST_MEMORY", 0)
+    hidden, weight, target = draw(60, 400), draw(50, 400), torch.zeros(60, dtype=torch.long)
+    path = lm.explain_path(lm.linear_head(lm.cross_entropy), hidden, weight, target)
+    assert str(path) == "blocks: 1 of up to 60 rows"
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -54,7 +54,7 @@ class Task(NamedTuple):
         swift: A pass that is tried before the loss itself.
         memory: Bytes for logits and slopes. None for what leaves all that is held, the sums of the
             gradients included, at the size that all logits would have in the dtype of the hidden
-            states; but no less than a fifth of all logits, and 16 MiB.
+            states; but no less than a fifth of all logits, a quarter of the sums, and 16 MiB.
     """
 
     heads: tuple[Head, ...]
@@ -148,7 +148,7 @@ class Blocks:
         if memory is None:
             sums = sum(head.sums for head in heads)
             whole = sum(count * len(head.weight) * hidden.dtype.itemsize for head in heads)
-            memory = max(LEAST_MEMORY, whole - sums, count * row // 5)
+            memory = max(LEAST_MEMORY, whole - sums, count * row // 5, sums // 4)
         held = row if self._swift is not None else row * (1 + TEMPORARIES)
         enough = ENOUGH_ON_CPU if hidden.device.type == "cpu" else ENOUGH
         if self.task.call.reduction == "none":  # smaller blocks fill the memory better

@@ -72,8 +72,8 @@ def linear_head(
             ``input`` and ``target``, ``target_bias``.
         memory: Bytes for the logits at hand and for slopes that are kept. None for as many as leave
             all that is held, the gradients while they are added up included, at the size of all
-            logits in the dtype of ``hidden``; but a fifth of all logits in float32 at least, and
-            16 MiB.
+            logits in the dtype of ``hidden``; but a fifth of all logits in float32 at least, a
+            quarter of these gradients, and 16 MiB.
 
     Returns:
         The loss of hidden states: scalar, or ``(*)`` for ``reduction="none"``.
