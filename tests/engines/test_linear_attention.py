@@ -100,7 +100,7 @@ def test_it_is_the_loss_of_the_logits(options, reduction):
 
 
 @pytest.mark.parametrize("reduction", ["sum", "none"])
-@pytest.mark.parametrize("distance", [2.0, 5.0, 9.0, 14.0])
+@pytest.mark.parametrize("distance", [2.0, 5.0, 9.0, 14.0, 24.0])
 def test_a_likely_class_keeps_its_digits(distance, reduction):
     """Of ``p - 1`` bfloat16 keeps none from a distance of 6 on, float32 none from 17 on."""
     weight = torch.cat([torch.eye(FEATURES), -torch.eye(FEATURES), torch.zeros(31, FEATURES)])
@@ -247,7 +247,7 @@ def test_memory_is_that_of_the_gradients_and_a_mask(monkeypatch):
     """Gradients in float32 and bfloat16, and a few times the hidden states; no logits."""
     monkeypatch.setattr(linear_attention, "ROWS", 64)
     hidden, weight = draw(1024, 8).bfloat16(), draw(4000, 8).bfloat16()
-    target = torch.randint(4000, (1024,))
+    target = torch.randint(4000, (1024,), generator=torch.Generator().manual_seed(2))
     leaves = [hidden.requires_grad_(), weight.requires_grad_()]
     cpu = torch.device("cpu")
     ours = peak_bytes(lambda: HEAD(*leaves, target).backward(), cpu)
@@ -265,15 +265,75 @@ def test_absent_rows_are_not_worked_out(monkeypatch):
     monkeypatch.setattr(linear_attention, "attend", watched)
     target[7:] = -100
     HEAD(hidden, weight, target).backward()
-    tiles = (16, 16, 9)
+    tiles = (13, 14, 14)  # of nearly one size
     assert seen == [(7, tile) for tile in tiles] + [(tile, 7) for tile in tiles]
 
 
-@pytest.mark.parametrize("likely", [False, True])
-def test_it_is_no_less_accurate_than_torch(likely):
+@pytest.mark.parametrize("classes", [16, 17, 31, 33, 49])
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_a_class_alone_at_the_end_is_one_of_all(classes, reduction):
+    """In a piece of its own it would see nothing, and far below 0 that counts."""
+    weight = draw(classes, FEATURES, seed=1).bfloat16() - 1
+    hidden, target = torch.ones(ROWS, FEATURES).bfloat16(), torch.full((ROWS,), classes - 1)
+    leaves = [(10 * hidden).requires_grad_(), weight.requires_grad_()]
+    value = HEAD(*leaves, target, reduction=reduction)
+    expected, *exact = truth(*leaves, target, reduction=reduction)
+    agree(value, expected)
+    found = torch.autograd.grad(value.sum(), leaves)
+    for ours, theirs in zip(found, torch.autograd.grad(expected.sum(), exact), strict=True):
+        agree(ours, theirs)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_factors_of_one_sign_or_the_other(sign):
+    """And 0 among them; all rows of a piece are of one class, which sees no other row there."""
+    hidden, weight, _ = layer()
+    target = torch.arange(ROWS) // 7
+    factor = (sign * draw(ROWS, seed=5).relu()).bfloat16()
+    value = HEAD(hidden, weight, target, reduction="none")
+    found = torch.autograd.grad(value, [hidden, weight], factor)
+    expected, *leaves = truth(hidden, weight, target, reduction="none")
+    exact = torch.autograd.grad(expected, leaves, factor.double())
+    for ours, theirs in zip(found, exact, strict=True):
+        agree(ours, theirs)
+
+
+def test_a_factor_that_is_no_number_shows():
+    hidden, weight, target = layer()
+    value = HEAD(hidden, weight, target, reduction="none")
+    factor = torch.ones_like(value).index_fill(0, torch.tensor([3]), math.nan)
+    of_hidden, of_weight = torch.autograd.grad(value, [hidden, weight], factor)
+    assert of_hidden[3].isnan().all()
+    assert not of_hidden[4].isnan().any()
+    assert of_weight.isnan().all()
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e7])
+def test_large_logits_cost_no_digits_of_small_weights(scale):
+    """The logarithm of a weight beside a log-sum-exp has its last digit, and not a smaller one."""
+    hidden, weight, target = layer()
+    hidden = (scale * hidden.detach()).requires_grad_()
+    factor = draw(ROWS, seed=4).abs() * 1e-3
+    value = HEAD(hidden, weight, target, sample_weight=factor, reduction="sum")
+    found = torch.autograd.grad(value, [hidden, weight])
+    expected, *leaves = truth(hidden, weight, target, sample_weight=factor, reduction="sum")
+    for ours, theirs in zip(found, torch.autograd.grad(expected, leaves), strict=True):
+        agree(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["plain", "likely", "shifted"])
+def test_it_is_no_less_accurate_than_torch(kind, monkeypatch):
+    """What rows have in common cancels in a sum of slopes, and must not decide the rounding."""
+    monkeypatch.setattr(linear_attention, "ROWS", 512)
+    monkeypatch.setattr(linear_attention, "CLASSES", 64)
     hidden, weight, target = (t.detach() for t in layer(400))
-    hidden = weight[target] if likely else hidden
-    leaves = [(3 * hidden).requires_grad_(), weight.requires_grad_()]
+    if kind == "likely":
+        hidden = 3 * weight[target]
+    if kind == "shifted":  # half of the rows are of one class, as the head knows already
+        shift, target[::2] = draw(32, seed=8), 0
+        hidden, weight = 0.1 * draw(400, 32, seed=9) + shift, 0.01 * draw(CLASSES, 32, seed=10)
+        weight[0] += math.log(CLASSES) * shift / (shift @ shift)
+    leaves = [t.bfloat16().requires_grad_() for t in (hidden, weight)]
     expected, *exact = truth(*leaves, target)
     exact = torch.autograd.grad(expected, exact)
     errors = []

@@ -138,6 +138,32 @@ def test_a_z_loss_that_undoes_the_pull_leaves_the_other_slopes():
     torch.testing.assert_close(bias.grad, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("z_loss", "options"),
+    [
+        (0.125, {"label_smoothing": 1.0}),
+        (0.046875, {"label_smoothing": 0.5, "weight": [0.0, 1, 1, 0, 1, 1, 1, 1]}),
+    ],
+)
+def test_a_z_loss_that_undoes_smoothing_leaves_its_even_part(z_loss, options):
+    """Nothing is left of p, and no pull at the target either."""
+    options = {k: torch.tensor(v) if k == "weight" else v for k, v in options.items()}
+    bias = torch.full((8,), -math.log(8) - 4.0)
+    loss, found = lm.linear_head(lm.cross_entropy), []
+    for dtype in (torch.float32, torch.float64):
+        leaf = bias.to(dtype).requires_grad_()
+        logits = leaf.expand(2, 8)
+        call = {**options, "z_loss": z_loss, "reduction": "sum"}
+        target = torch.tensor([0, 3])
+        if dtype is torch.float32:
+            value = loss(torch.zeros(2, 1), torch.zeros(8, 1), target, bias=leaf, **call)
+        else:
+            value = lm.cross_entropy(logits, target, **call)
+        found.append(torch.autograd.grad(value, leaf)[0].float())
+    torch.testing.assert_close(*found, atol=1e-6, rtol=0)
+    assert found[0].abs().max() > 0.1
+
+
 @pytest.mark.parametrize("memory", [None, 8 * TWO_ROWS, 20 * TWO_ROWS])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(

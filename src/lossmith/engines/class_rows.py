@@ -100,8 +100,8 @@ def class_rows(
         return found
 
     ratio = pull + every  # the slope is ratio * e / S - pull * onehot - share * w
-    if z_loss:  # lse may be negative, and where the sum vanishes the pull must not be lost with it
-        ratio = torch.where((ratio == 0) & (pull != 0), 1e-30, ratio)
+    if z_loss:  # lse may be negative, and where the sum vanishes the rest must not be lost with it
+        ratio = torch.where(ratio == 0, 1e-20, ratio)
     unit = torch.where(ratio == 0, 1.0, ratio)
     if below is not None:
         each = share * total / unit

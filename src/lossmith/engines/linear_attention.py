@@ -12,14 +12,16 @@ of the other classes less the logit of the own one, ``-log p = log(1 + e^d)``: n
 however likely the class.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lossmith.core.numerics import times
+from lossmith.core.numerics import softplus
 from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_blocks import Place, Task
 from lossmith.engines.linear_products import AMX
@@ -35,6 +37,10 @@ MANY = 4096
 ROWS = CLASSES = 2048
 # Hidden sizes up to which the kernel's own sums stay in the cache
 WIDE = 1024
+# Log-sum-exps up to which a bias in float32 loses less than the kernel does
+LARGE = 8192.0
+# Values that tell about where their mean is
+SAMPLE = 64
 OPTIONS = {"weight", "ignore_index", "label_smoothing", "z_loss", "logit_scale"}
 
 
@@ -74,7 +80,9 @@ def attended(task: Task) -> "Attended | None":
         return None
     found = Attended(task)
     found.look()
-    return found if all(math.isfinite(each.sum().item()) for each in found.seen) else None
+    gap, lse, mean = found.seen
+    finite = math.isfinite((gap.sum() + mean.sum()).item())
+    return found if finite and bool((lse.abs() <= LARGE).all()) else None
 
 
 class Attended:
@@ -111,12 +119,14 @@ class Attended:
         """See which classes the rows take."""
         zero = torch.zeros_like(self.pull)
         lse, mean = zero - math.inf, torch.zeros_like(self.hidden, dtype=torch.float32)
-        for rows, classes, mask in self._pieces(zero, by_row=True):
+        for rows, classes, mask in self._pieces(self.target, zero, by_row=True):
             tile = self.weight[classes]
-            found, log_sum = self._attention(self.hidden[rows], tile, tile, mask)
+            values, offset = _centred(tile)
+            found, log_sum = self._attention(self.hidden[rows], tile, values, mask)
             before, every = lse[rows], torch.logaddexp(lse[rows], log_sum)
             mean[rows] *= (before - every).exp_().unsqueeze(1)
-            mean[rows].addcmul_(found.float(), (log_sum - every).exp_().unsqueeze(1))
+            found = found.float().add_(offset)
+            mean[rows].addcmul_(found, (log_sum - every).exp_().unsqueeze(1))
             lse[rows] = every
         own = (self.hidden.float() * self.weight[self.target].float()).sum(1) * self.scale
         self.seen = Seen(lse - own, torch.logaddexp(lse, own), mean)
@@ -140,10 +150,10 @@ class Attended:
 
     def _values(self) -> Tensor:
         gap, lse, _ = self.seen
-        values = times(self.pull, torch.logaddexp(gap, torch.zeros_like(gap)))
+        values = self.pull * softplus(gap)
         if self.smooth:
-            far, mass = self._evenly()
-            values += self.smooth * (mass * lse - self.scale * (self.hidden.float() @ far))
+            reach = self.scale * (self.hidden.float() @ self._far)
+            values += self.smooth * (self._mass * lse - reach)
         return values + self.z_loss * lse * lse if self.z_loss else values
 
     def _gradients(self, places: list[Place], factor: Tensor) -> list[Tensor]:
@@ -155,7 +165,7 @@ class Attended:
         # less what smoothing takes from all classes
         more = 2 * self.z_loss * lse
         if self.smooth:
-            more += self.smooth * self._evenly()[1]
+            more += self.smooth * self._mass
         spread = self.pull + more
         own = more * torch.sigmoid(-gap) - self.pull * torch.sigmoid(gap)
         own, spread = factor * own, factor * spread
@@ -165,18 +175,21 @@ class Attended:
                 grad = mean * (spread * torch.sigmoid(gap)).unsqueeze(1)
                 grad.addcmul_(self.weight[self.target].float(), own.unsqueeze(1))
                 if self.smooth:
-                    grad.addr_(factor, self._evenly()[0], alpha=-self.smooth)
+                    grad.addr_(factor, self._far, alpha=-self.smooth)
                 grads.append(self._back(grad))
             else:
                 grads.append(self._of_weight(spread, own, factor))
         return grads
 
     def _of_weight(self, spread: Tensor, own: Tensor, factor: Tensor) -> Tensor:
-        if spread.any():
-            out = torch.empty_like(self.weight, dtype=torch.float32)
-            self._write_shares(spread, out)
-        else:  # attention over nothing but -inf is no number
-            out = torch.zeros_like(self.weight, dtype=torch.float32)
+        out, written = torch.empty_like(self.weight, dtype=torch.float32), False
+        for side, sign in ((spread, 1.0), (-spread, -1.0)):
+            rows = (~(side <= 0)).nonzero().squeeze(1)  # NaN is on both
+            if len(rows):
+                self._write_shares(rows, side, sign, out, add=written)
+                written = True
+        if not written:
+            out.zero_()
         wide = self.hidden.float()
         out.index_add_(0, self.target, wide * own.unsqueeze(1))
         if self.smooth:
@@ -184,39 +197,48 @@ class Attended:
             out.addr_(even, factor @ wide, alpha=-self.smooth)
         return out
 
-    def _write_shares(self, spread: Tensor, out: Tensor) -> None:
-        """Write the sums of ``spread_i p_ic h_i`` over rows of other classes to ``out``."""
-        bias, values = spread.abs().log_() - self.seen.lse, self.hidden
-        if (spread < 0).any():
-            values = values * spread.sign().to(values).unsqueeze(1)
-        for rows, classes, mask in self._pieces(bias, by_row=False):
-            keys, into = self.hidden[rows], out[classes]
-            found, log_sum = self._attention(self.weight[classes], keys, values[rows], mask)
-            share = log_sum.exp_().unsqueeze(1)
-            if rows.start:
-                into.addcmul_(found.float(), share)
+    def _write_shares(
+        self, rows: Tensor, spread: Tensor, sign: float, out: Tensor, *, add: bool
+    ) -> None:
+        """Write, or add, the sums of ``sign spread_i p_ic h_i``, over rows of other classes."""
+        hidden, target, lse = self.hidden, self.target, self.seen.lse
+        if len(rows) < len(hidden):
+            hidden, target, lse, spread = (t[rows] for t in (hidden, target, lse, spread))
+        values, offset = _centred(hidden)
+        for part, classes, mask in self._pieces(target, spread.log() - lse, by_row=False):
+            found, log_sum = self._attention(self.weight[classes], hidden[part], values[part], mask)
+            found, share = found.float().add_(offset), log_sum.exp_()
+            only = _only_class(target[part])
+            if only is not None and classes.start <= only < classes.stop:  # it saw only -inf
+                found[only - classes.start] = share[only - classes.start] = 0.0
+            into, share = out[classes], sign * share.unsqueeze(1)
+            if add or part.start:
+                into.addcmul_(found, share)
             else:
-                torch.mul(found.float(), share, out=into)
+                torch.mul(found, share, out=into)
 
-    def _pieces(self, bias: Tensor, *, by_row: bool) -> Iterator[tuple[slice, slice, Tensor]]:
+    def _pieces(
+        self, target: Tensor, bias: Tensor, *, by_row: bool
+    ) -> Iterator[tuple[slice, slice, Tensor]]:
         """Some rows and some classes, and the bias of each row, but -inf at its own class.
 
         The last is ``(rows, classes)``, or ``(classes, rows)`` unless it is to be ``by_row``.
         """
         count = len(self.weight)
+        tiles = -(-count // CLASSES)  # of nearly one size: of one class a row might see only itself
+        edges = [count * i // tiles for i in range(tiles + 1)]
         for start in range(0, len(bias), ROWS):
             rows = slice(start, min(start + ROWS, len(bias)))
-            shared, target = bias[rows], self.target[rows]
+            shared, labels = bias[rows], target[rows]
             shape = (len(shared), CLASSES) if by_row else (CLASSES, len(shared))
             mask = (shared.unsqueeze(1) if by_row else shared).expand(shape).contiguous()
-            for first in range(0, count, CLASSES):
-                classes = slice(first, min(first + CLASSES, count))
-                near = ((target >= first) & (target < classes.stop)).nonzero().squeeze(1)
-                column = target[near] - first
+            for first, last in pairwise(edges):
+                near = ((labels >= first) & (labels < last)).nonzero().squeeze(1)
+                column = labels[near] - first
                 own = (near, column) if by_row else (column, near)
                 mask[own] = -math.inf
-                size = classes.stop - first
-                yield rows, classes, mask[:, :size] if by_row else mask[:size]
+                size = last - first
+                yield rows, slice(first, last), mask[:, :size] if by_row else mask[:size]
                 mask[own] = shared[near]
 
     def _attention(
@@ -228,13 +250,18 @@ class Attended:
         found, log_sum = attend(*three, 0.0, False, attn_mask=mask[None, None], scale=self.scale)
         return found[0, 0], log_sum.flatten()
 
-    def _evenly(self) -> tuple[Tensor, Tensor | float]:
-        """The sum of the rows of the weight times the factors of their classes, and of these."""
-        if self.by_class is None:
-            return self.weight.sum(0, dtype=torch.float32), float(len(self.weight))
-        parts = zip(self.by_class.split(CLASSES), self.weight.split(CLASSES), strict=True)
-        far = torch.stack([factor @ tile.float() for factor, tile in parts]).sum(0)
-        return far, self.by_class.sum()
+    @functools.cached_property
+    def _mass(self) -> Tensor | float:
+        """The sum of the factors of the classes."""
+        return float(len(self.weight)) if self.by_class is None else self.by_class.sum()
+
+    @functools.cached_property
+    def _far(self) -> Tensor:
+        """The sum of the rows of the weight, times the factors of their classes."""
+        ones = torch.ones(len(self.weight))
+        factor = ones if self.by_class is None else self.by_class
+        parts = zip(factor.split(CLASSES), self.weight.split(CLASSES), strict=True)
+        return torch.stack([each @ tile.float() for each, tile in parts]).sum(0)
 
     def _back(self, rows: Tensor) -> Tensor:
         """What belongs to the present rows, and 0 for the others."""
@@ -242,3 +269,15 @@ class Attended:
             return rows
         every = rows.new_zeros(self._count, *rows.shape[1:])
         return every.index_copy_(0, self._present, rows)
+
+
+def _centred(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values less an offset about their mean, and that: attention is rounded at their size."""
+    offset = values[:: 1 + len(values) // SAMPLE].float().mean(0).to(values.dtype)
+    return values - offset, offset
+
+
+def _only_class(target: Tensor) -> int | None:
+    """The class of all these rows, if they have one in common."""
+    low, high = (int(end) for end in torch.aminmax(target))
+    return low if low == high else None

@@ -159,19 +159,14 @@ class Blocks:
 
     def adding(self, places: list[Place]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The reduced value, and its gradients; those of the values for ``reduction="none"``."""
-        values, normaliser, sums = self.added(places)
-        value, scale = self.task.reduced(values, normaliser)
-        return value, tuple(sums[layer].of(kind, scale) for layer, kind in places)
-
-    def added(self, places: list[Place]) -> tuple[Tensor, Tensor | None, dict[int, Sums]]:
-        """The values, what their mean divides by the sum of, and the gradients of their sum."""
         sums, wanted, found = self._sums(places), self._wanted(places), list[Rows]()
         for part in self.parts:
             rows = self._rows(part, wanted)
             _add(sums, part, rows.slopes, self._factor(part, rows))
             found.append(rows._replace(slopes=()))
         self._buffers = None
-        return *self._joined(found), sums
+        value, scale = self.task.reduced(*_joined(found))
+        return value, tuple(sums[layer].of(kind, scale) for layer, kind in places)
 
     def keeping(self, places: list[Place]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The value of each row, and slopes and factor of as many blocks as there is room for."""
@@ -183,7 +178,7 @@ class Blocks:
                 kept += [slope for slope in rows.slopes if slope is not None]
                 kept.append(self._factor(part, rows))
             found.append(rows._replace(slopes=()))
-        return self.task.reduced(*self._joined(found))[0], tuple(kept)
+        return self.task.reduced(*_joined(found))[0], tuple(kept)
 
     def scaled(self, places: list[Place], grad: Tensor, kept: Sequence[Tensor]) -> list[Tensor]:
         """The gradients for a factor of each row, from what was kept and from the rest anew."""
@@ -230,10 +225,11 @@ class Blocks:
         factor = torch.ones_like(rows.value) if rows.factor is None else rows.factor
         return factor if self.weight is None else factor * self.weight[part]
 
-    def _joined(self, found: list[Rows]) -> tuple[Tensor, Tensor | None]:
-        """The values of all rows, and what their mean divides by the sum of."""
-        own = [rows.normaliser for rows in found if rows.normaliser is not None]
-        return torch.cat([rows.value for rows in found]), torch.cat(own) if own else None
+
+def _joined(found: list[Rows]) -> tuple[Tensor, Tensor | None]:
+    """The values of all rows, and what their mean divides by the sum of."""
+    own = [rows.normaliser for rows in found if rows.normaliser is not None]
+    return torch.cat([rows.value for rows in found]), torch.cat(own) if own else None
 
 
 def _add(

@@ -58,7 +58,7 @@ class LinearHead:
             return Path("plain", f"{few} logits, and up to {FEW} blocks gain nothing")
         task = self._task(call.over([t.detach() for t in call.arguments()]))
         if attends(task):
-            return Path("attention", "no logits are written, not even those of a block")
+            return Path("attention", "no logits are written, if all are finite and none is huge")
         blocks = Blocks(task)
         if not blocks.simple:
             return Path("plain", "its mean is not made of the values of its rows")

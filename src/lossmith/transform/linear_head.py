@@ -52,9 +52,9 @@ def linear_head(
     have set it (``torch.backends.mkldnn.matmul.fp32_precision``), and where other threads than
     daemons are alive; products take three times as long then.
 
-    Cross-entropy of class indices in bfloat16, without a bias or a ``softcap``, needs neither the
-    switch nor ``memory`` on a CPU with AMX, up to 1024 features and from 4096 classes on: torch's
-    attention kernel makes the gradients, and no logits are written.
+    Cross-entropy of class indices in bfloat16, without a bias or a ``softcap``, takes another way
+    on a CPU with AMX, up to 1024 features and from 4096 classes on: torch's attention kernel makes
+    the gradients, no logits are written, and neither the switch nor ``memory`` matters.
 
     A tensor without ``requires_grad`` costs nothing in the backward pass. For a graph of the
     gradient, under ``torch.func`` transforms, in forward mode and under ``torch.compile``, all
