@@ -200,6 +200,12 @@ def test_without_the_kernel_or_a_gain_blocks_serve(name, value, monkeypatch):
     assert str(lm.explain_path(HEAD, *layer())).startswith("blocks")
 
 
+def test_a_kernel_that_takes_something_else_is_none(monkeypatch):
+    assert linear_attention._kernel() is linear_attention.attend is not None
+    monkeypatch.setattr(linear_attention, "_ARGUMENTS", ["query", "key", "value", "scale"])
+    assert linear_attention._kernel() is None
+
+
 def test_derivatives_of_the_gradient_are_those_of_all_logits():
     hidden, weight, target = layer()
     value = HEAD(hidden, weight, target)

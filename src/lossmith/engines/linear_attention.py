@@ -26,11 +26,20 @@ from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_blocks import Place, Task
 from lossmith.engines.linear_products import AMX
 
-# ``attend(queries, keys, values, dropout, causal, attn_mask=, scale=)`` returns the attention, and
-# the logarithm of what it divided by
-attend: Callable[..., Any] | None = getattr(
-    torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None
-)
+_ARGUMENTS = ["query", "key", "value", "dropout_p", "is_causal", "attn_mask", "scale"]
+
+
+def _kernel() -> Callable[..., Any] | None:
+    """The attention, and the logarithm of what it divided by; None if torch has it no more.
+
+    The name is private to torch, and what it takes may change.
+    """
+    found = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    known = found and [each.name for each in found.default._schema.arguments] == _ARGUMENTS
+    return found if known else None
+
+
+attend = _kernel()
 # Classes from which it takes less time than blocks
 MANY = 4096
 # Rows and classes of a mask, 16 MiB: of fewer, partial results cost more than their products
