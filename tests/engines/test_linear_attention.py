@@ -216,17 +216,11 @@ def test_derivatives_of_the_gradient_are_those_of_all_logits():
     agree(second, torch.autograd.grad(exact.square().sum(), leaves[1])[0], 2**-6)
 
 
-def test_a_graph_can_be_used_twice_and_guards_its_tensors():
+def test_a_backward_pass_leaves_what_the_next_one_needs():
     hidden, weight, target = layer()
     value = HEAD(hidden, weight, target, reduction="none").sum()
-    value.backward(retain_graph=True)
-    once = weight.grad.clone()
-    value.backward(retain_graph=True)
-    torch.testing.assert_close(weight.grad, 2 * once)
-    with torch.no_grad():
-        weight += 1
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        value.backward()
+    once, again = (torch.autograd.grad(value, [hidden, weight], retain_graph=True) for _ in "12")
+    assert all(torch.equal(*pair) for pair in zip(once, again, strict=True))
 
 
 def test_layouts_do_not_matter_and_nothing_is_overwritten():

@@ -54,7 +54,8 @@ def linear_head(
 
     Cross-entropy of class indices in bfloat16, without a bias or a ``softcap``, takes another way
     on a CPU with AMX, up to 1024 features and from 4096 classes on: torch's attention kernel makes
-    the gradients, no logits are written, and neither the switch nor ``memory`` matters.
+    the gradients, no logits are written, and neither the switch nor ``memory`` matters. It rounds
+    probabilities, and its results, to bfloat16; the value comes from logits in float32.
 
     A tensor without ``requires_grad`` costs nothing in the backward pass. For a graph of the
     gradient, under ``torch.func`` transforms, in forward mode and under ``torch.compile``, all
