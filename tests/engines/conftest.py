@@ -16,3 +16,4 @@ def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_pass, "WORTH", 0)
     monkeypatch.setattr(one_pass, "_kernels", {})
     monkeypatch.setattr(one_pass, "_failed", {})
+    monkeypatch.setattr(one_pass, "_asked", {})

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 import lossmith as lm
-from lossmith.engines import one_pass
+from lossmith.engines import lines, one_pass
 
 N = 40000  # above the size from which calls are offered to an engine
 
@@ -134,7 +134,80 @@ def test_one_kernel_serves_all_sizes(pair) -> None:
     with lm.engine("one_pass"):
         for size in (N, N - 1, N - 500):
             lm.huber_loss(x[:size], y[:size])
-    assert len(one_pass._kernels) == 1
+        assert len(one_pass._kernels) == 1
+        for size in (39989, 39983):  # primes, which no lines of equal length have
+            lm.huber_loss(x[:size], y[:size])
+    assert len(one_pass._kernels) == 2
+
+
+NEIGHBOURLY = {
+    "mean": lambda gap: (gap - gap.mean()).abs(),
+    "column": lambda gap: gap.abs() * torch.arange(gap.shape[-1]),
+    "length": lambda gap: gap.abs() / len(gap),
+    "running": lambda gap: gap.abs().cumsum(-1),
+    "weights": lambda gap: gap.abs() * torch.linspace(0, 1, gap.shape[-1]),
+    "rank": lambda gap: gap.abs() / gap.ndim,
+}
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+@pytest.mark.parametrize("kind", NEIGHBOURLY)
+@pytest.mark.parametrize("shape", [(160000,), (400, 400), (4, 40000)], ids=str)
+def test_elements_that_know_of_each_other_are_not_parted(kind: str, shape, name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, *shape, generator=generator) + torch.linspace(0, 9, shape[-1])
+    x.requires_grad_()
+    expected = NEIGHBOURLY[kind](x - y).mean()
+    loss = lm.one_pass(lambda input, target: NEIGHBOURLY[kind](input - target), engine=name)
+    value = loss(x, y)
+    torch.testing.assert_close(value, expected)
+    got, wanted = (torch.autograd.grad(v, x)[0] for v in (value, expected))
+    torch.testing.assert_close(got, wanted)
+    if name == "blocks":
+        why = "plain: blocks were asked for, and a value depends on more than its element"
+        assert str(lm.explain_path(loss, x, y)) == why
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_rows_that_know_of_each_other_are_not_parted(name: str) -> None:
+    x = torch.randn(60000, 3, generator=torch.Generator().manual_seed(0)).cumsum(0)
+    loss = lm.one_pass(
+        lambda input: (input - input.mean(0)).square().sum(1), coupling="row", engine=name
+    )
+    torch.testing.assert_close(loss(x), (x - x.mean(0)).square().sum(1).mean())
+
+
+def test_a_function_with_luck_is_left_whole() -> None:
+    """Random numbers show as a difference, and the kernel draws them as the function does."""
+    noisy = lm.one_pass(lambda input, target: (input + torch.randn_like(input) - target).abs())
+    x = torch.zeros(40000)
+    assert str(lm.explain_path(noisy, x, x)).startswith("compiled")
+    assert 0.7 < noisy(x, x).item() < 0.9
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_layouts_and_shapes_give_the_same(name: str) -> None:
+    """Transposed tensors have no lines; a scalar option is in none."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 30, 50, 40, generator=generator)
+    alpha = torch.tensor(0.7, requires_grad=True)
+    for a, b in ((x, y), (x.mT, y.mT), (x, y.mT.contiguous().mT), (x.flatten(), y.flatten())):
+        a = a.detach().requires_grad_()
+        expected = lm.barron_loss(a, b, alpha=alpha)
+        slopes = torch.autograd.grad(expected, (a, alpha))
+        with lm.engine(name):
+            value = lm.barron_loss(a, b, alpha=alpha)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(torch.autograd.grad(value, (a, alpha)), slopes)
+    assert not one_pass._failed
+
+
+@pytest.mark.parametrize(
+    ("elements", "length"),
+    [(1 << 22, 1024), (960 * 1031, 960), (39999, 597), (37 * 113341, 37), (31 * 1361, 0)],
+)
+def test_lines_are_as_long_as_they_may_be(elements: int, length: int) -> None:
+    assert lines._divisor(elements) == length
 
 
 @pytest.mark.parametrize("loss", [lm.binary_cross_entropy_with_logits, lm.sigmoid_focal_loss])

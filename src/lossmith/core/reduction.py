@@ -5,6 +5,7 @@ the mean over nothing is 0 with a connected zero gradient (torch gives NaN). ``"
 mean times the number of values in a row.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lossmith.core.numerics import safe_sqrt
 
+Add = Callable[[Tensor], Tensor]
 Reduction = Literal["none", "mean", "sum"]
 BatchReduction = Literal["none", "mean", "sum", "batchmean"]
 
@@ -39,15 +41,15 @@ def reduce(
     weight: Tensor | None,
     reduction: str,
     *,
-    within: torch.dtype | None = None,
+    add: Add | None = None,
 ) -> Tensor:
     """Weigh and reduce an unreduced loss. ``weight`` has its shape; 0 means absent.
 
     torch adds up pairwise, and needs no more digits than its result has. Generated code adds one by
-    one, and gets them by summing ``within`` a wider dtype.
+    one, and brings its own way to ``add``.
     """
     if not isinstance(result, Terms):
-        if weight is None and within is None:
+        if weight is None and add is None:
             if reduction == "mean":
                 return result.mean() if result.numel() else result.sum()
             if reduction == "sum":
@@ -63,17 +65,18 @@ def reduce(
         # `where`, not the product alone: 0 * inf and 0 * NaN would let the absent speak.
         values = torch.where(weight == 0, torch.zeros_like(values), values) * weight
         normaliser = weight if normaliser is None else normaliser * weight
+    total = torch.sum if add is None else add
     if reduction == "none":
         reduced = values
     elif reduction == "sum":
-        reduced = values.sum(dtype=within)
+        reduced = total(values)
     elif normaliser is None and reduction == "batchmean":
-        reduced = values.sum(dtype=within) / max(_rows(values), 1)
+        reduced = total(values) / max(_rows(values), 1)
     elif normaliser is None:
-        reduced = values.mean(dtype=within) if values.numel() else values.sum()
+        reduced = total(values) / max(values.numel(), 1)
     else:
-        total = normaliser.sum(dtype=within)
-        reduced = values.sum(dtype=within) / torch.where(total == 0, torch.ones_like(total), total)
+        divisor = total(normaliser)
+        reduced = total(values) / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
         if reduction == "batchmean":  # so that an absent row counts in neither sum
             reduced = reduced * (values.numel() / max(_rows(values), 1))
     reduced = reduced.to(values.dtype)

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
 from lossmith.core.certainty import tamed, with_limit
-from lossmith.core.reduction import Terms, reduce
+from lossmith.core.reduction import Add, Terms, reduce
 from lossmith.core.signature import HALF, Signature
 
 # Up to so many elements a call is never offered to an engine: what an engine does before its
@@ -66,7 +65,7 @@ class Call(NamedTuple):
         own = link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
         return self.tensors[0] if own or link == "logit" else None
 
-    def wide(self, within: torch.dtype | None = None, *, tame: bool = True) -> Tensor:
+    def wide(self, add: Add | None = None, *, tame: bool = True) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""
         tensors = tuple([t.float() if t.dtype in HALF else t for t in self.tensors])
         options, weight = self.options, self.weight
@@ -80,16 +79,16 @@ class Call(NamedTuple):
             result = self.body(finite, *tensors[1:], **options)
             softmax = self.card.link == "softmax"
             result = with_limit(result, tensors[0], self.way, softmax=softmax)
-        return reduce(result, weight, self.reduction, within=within)
+        return reduce(result, weight, self.reduction, add=add)
 
-    def compute(self, within: torch.dtype | None = None, *, tame: bool = True) -> Tensor:
+    def compute(self, add: Add | None = None, *, tame: bool = True) -> Tensor:
         """The same, rounded to the dtype of the caller.
 
         Args:
-            within: A wider dtype for the sums.
+            add: How the sum of a tensor is taken.
             tame: Whether logits may be infinite; if it is known that none is, nobody looks.
         """
-        dtype, value = self.tensors[0].dtype, self.wide(within, tame=tame)
+        dtype, value = self.tensors[0].dtype, self.wide(add, tame=tame)
         return value if value.dtype is dtype else value.to(dtype)
 
     def arguments(self) -> tuple[Tensor, ...]:

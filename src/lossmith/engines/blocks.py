@@ -9,23 +9,12 @@ from lossmith.core.reduction import Terms
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
 from lossmith.engines.pages import in_huge_pages
+from lossmith.engines.separate import shared
 
 # Elements of the first tensor per piece: a dozen temporaries of them fit the last cache, and the
 # calls per piece no longer count. Measured with Huber's plain function on 4 Mi elements, 2 threads:
 # 16 Ki take 105 ms, 64 Ki 61, 256 Ki 39, 1 Mi 41.
 BLOCK = 1 << 18
-
-
-def divisible(call: Call) -> bool:
-    """Whether the samples are the elements, or the rows along the first dimension."""
-    domains = call.way.tensors.values()
-    if call.reduction == "batchmean":
-        return False
-    if call.way.out == ("*",):
-        first = call.tensors[0]
-        whole = all(d.dims == ("*",) for d in domains)
-        return whole and all(t.ndim == 0 or t.shape == first.shape for t in call.arguments())
-    return call.way.out == ("N",) and all(d.dims[:1] == ("N",) for d in domains)
 
 
 def in_blocks(
@@ -43,10 +32,7 @@ def in_blocks(
         argument that all samples share needs a gradient.
     """
     first, by_element = arguments[0], call.way.out == ("*",)
-    options = range(len(call.tensors), len(arguments) - (call.weight is not None))
-    split = [
-        t.shape == first.shape if by_element else i not in options for i, t in enumerate(arguments)
-    ]
+    split = [not each for each in shared(call)]
     if not all(split[i] for i in needs):
         return None
     flat = [t.reshape(-1) if s and by_element else t for t, s in zip(arguments, split, strict=True)]

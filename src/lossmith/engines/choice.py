@@ -74,7 +74,8 @@ def one_pass(
             its tensors first, ``(*)``, and returns the unreduced loss.
         engine: ``"one_pass"``, or ``"blocks"`` to do without a compiler.
         coupling: For a function of your own: ``"element"`` if it returns one value per element,
-            ``(*)``, ``"row"`` for one per row of the first dimension, ``(N)``.
+            ``(*)``, ``"row"`` for one per row of the first dimension, ``(N)``. A function whose
+            values depend on more than their element or row is never cut into blocks.
 
     Returns:
         A function that is called as the loss is. A function of your own gets the keywords

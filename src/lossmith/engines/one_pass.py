@@ -21,19 +21,23 @@ from torch import Tensor
 from lossmith.core.certainty import seen_finite
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call
-from lossmith.engines.blocks import divisible, in_blocks
+from lossmith.engines.blocks import in_blocks
 from lossmith.engines.eligible import eager
+from lossmith.engines.lines import added, in_lines, line_length, units
 from lossmith.engines.pull import Pull, with_pull
+from lossmith.engines.separate import divisible, separate
 
 How = Literal["compiled", "rows", "blocks", "attention", "tiles", "triton", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
 # Elements from which a generated kernel beats torch's own kernels more often than not: at 512 Ki,
-# 1 Mi and 4 Mi elements L1 takes 0.5, 0.4 and 0.3 of their time, binary cross-entropy from logits
-# 0.9, 0.8 and 0.95, squares 1.2, 0.9 and 0.6, Huber 1.4, 1.0 and 0.8 (2 threads)
+# 1 Mi and 4 Mi elements L1 takes 0.6, 0.5 and 0.25 of their time, binary cross-entropy from logits
+# 0.7, 0.8 and 0.75, squares 1.2, 0.9 and 0.5, Huber 1.3, 1.0 and 0.6 (2 threads)
 WORTH = 1 << 19
 _NONE = NATIVE_REDUCTION["none"]
-_kernels: dict[Any, Kernel] = {}
+_NOTHING = torch.empty(0)
+_kernels: dict[Any, tuple[bool, Kernel]] = {}
 _failed: dict[Any, str] = {}
+_asked: dict[Any, bool] = {}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Path:
     def __str__(self) -> str:
         """One line."""
         return f"{self.how}: {self.why}"
+
+
+_COMPILED = Path("compiled", "one generated kernel reads every tensor once")
 
 
 @functools.cache
@@ -98,13 +105,16 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
     if _failed:  # a key takes as long as a small kernel
         lacking = lacking or _failed.get(_key(call), "")
     if not lacking:
-        return Path("compiled", "one generated kernel reads every tensor once")
+        return _COMPILED
     if device != "cpu":
         return Path("plain", f"{lacking}, and blocks gain nothing outside the CPU")
     if call.native:
         return Path("plain", f"{lacking}, and this loss has a kernel that blocks cannot beat")
     if not divisible(call):
         return Path("plain", f"{lacking}, and the samples do not come in rows")
+    if not _separate(call):
+        sample = call.card.coupling
+        return Path("plain", f"{lacking}, and a value depends on more than its {sample}")
     return Path("blocks", lacking)
 
 
@@ -120,7 +130,7 @@ def run(call: Call, *, compiler: bool = True) -> Tensor | None:
     bare = [t.detach() for t in given]
     if path.how == "compiled":
         try:
-            slopes, value = _kernel(call, needs)(*bare)
+            slopes, value = _generated(call, needs, bare)
         except Exception as error:  # whatever a compiler may raise; the next call takes blocks
             _failed[_key(call)] = failure(error)
             return run(call, compiler=compiler)
@@ -171,8 +181,7 @@ def connect(
 
 def _template(call: Call) -> Call:
     """The call without its tensors, which must not live on in a kernel or a graph."""
-    nothing = torch.empty(0)
-    return call.over([nothing] * len(call.arguments()))
+    return call.over([_NOTHING] * len(call.arguments()))
 
 
 def _separable(call: Call) -> bool:
@@ -192,24 +201,47 @@ def _key(call: Call) -> Any:
     return call.body, fixed, call.weight is None, kinds, call.reduction
 
 
-def _kernel(call: Call, needs: tuple[int, ...]) -> Kernel:
+def _generated(
+    call: Call, needs: tuple[int, ...], arguments: list[Tensor]
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Slopes and value from a generated kernel."""
+    length = line_length(call, arguments)
     # a look costs less than what a kernel does for infinite logits: a sum and 9 ms against 11
     # (binary cross-entropy of 4 Mi elements)
     tame = call.logits is not None and not seen_finite(call.logits)
-    key = _key(call), needs, tame
+    key = _key(call), needs, tame, length > 0
     if key not in _kernels:
-        _kernels[key] = _generate(_template(call), needs, tame)
-    return _kernels[key]
+        lines = length > 0 and _separate(call)
+        _kernels[key] = lines, _generate(_template(call), needs, tame)
+    lines, kernel = _kernels[key]
+    if not lines:
+        return kernel(None, *arguments)
+    lined = in_lines(arguments, length)
+    slopes, value = kernel(units(lined[0]), *lined)
+    whole = [slope.view_as(arguments[i]) for i, slope in zip(needs, slopes, strict=True)]
+    return tuple(whole), value
+
+
+def _separate(call: Call) -> bool:
+    key = _key(call)
+    if key not in _asked:
+        _asked[key] = separate(call)
+    return _asked[key]
 
 
 def _generate(template: Call, needs: tuple[int, ...], tame: bool) -> Kernel:
-    def total(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        on_cpu = tensors[0].device.type == "cpu"  # a GPU adds up in a tree
-        wide = torch.float64 if on_cpu else None
-        value = template.over(tensors).compute(wide, tame=tame)
-        return value.sum(), value
+    def kernel(unit: Tensor | None, *tensors: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        if unit is not None:
+            add = functools.partial(added, unit=unit)
+        elif tensors[0].device.type == "cpu":
+            add = functools.partial(torch.sum, dtype=torch.float64)
+        else:  # a GPU adds up in a tree
+            add = None
 
-    def kernel(*tensors: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        def total(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+            value = template.over(tensors).compute(add, tame=tame)
+            return value.sum(), value
+
         if not needs:
             return (), total(*tensors)[1]
         slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*tensors)
