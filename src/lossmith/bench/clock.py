@@ -1,6 +1,7 @@
 """Ratios that survive a shared machine: peers take turns in one process, round after round."""
 
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -50,8 +51,8 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Time each call in turn, round after round, for about ``seconds``.
 
-    What disturbs the machine disturbs all peers of a round alike. Each round starts with another
-    peer, so that nobody always finds the cache as the same neighbour left it.
+    What disturbs the machine disturbs all peers of a round alike. Each round has an order of its
+    own, so that nobody always finds the caches as the same neighbour left them.
 
     Returns:
         Seconds per call, one number for each round.
@@ -63,12 +64,10 @@ def interleaved(
             spent.append(_turn(call, 1, clock))
         repeats[name] = math.ceil(TURN / max(spent[-1], 1e-6))
     times: dict[str, list[float]] = {name: [] for name in calls}
-    names, rounds, start = list(calls), 0, time.perf_counter()
-    while rounds < ROUNDS or time.perf_counter() - start < seconds:
-        first = rounds % len(names)
-        for name in names[first:] + names[:first]:
+    names, order, start = list(calls), random.Random(0), time.perf_counter()
+    while len(times[names[0]]) < ROUNDS or time.perf_counter() - start < seconds:
+        for name in order.sample(names, len(names)):
             times[name].append(_turn(calls[name], repeats[name], clock))
-        rounds += 1
     return times
 
 

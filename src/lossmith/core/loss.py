@@ -5,6 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, NamedTuple, ParamSpec
 
 import torch
@@ -22,12 +23,13 @@ from lossmith.core.checks import (
     transforming,
 )
 from lossmith.core.domain import Vector
-from lossmith.core.reduction import Terms
-from lossmith.core.route import Call, Engine, large
+from lossmith.core.reduction import Terms, reduce
+from lossmith.core.route import Call, Engine, large, takes_logits
 from lossmith.core.route import current as route_of
 from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
+_kind = attrgetter("shape", "dtype")
 REGISTRY: dict[str, Card] = {}
 # torch's private enumeration of reductions, for the native kernels; it has no number for the last
 NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
@@ -198,6 +200,9 @@ def build(
             way.check_values(tensors, sizes, seen=seen, ignore_index=ignore_index)
 
         swift = swift if absent is None else None
+        if plan.simple and weight is None and route is None and late is None and swift is None:
+            # what the call would come to, which takes a tenth of a small loss to set up
+            return reduce(body(*tensors, **options), None, reduction)
         call = Call(card, way, body, tensors, options, weight, reduction, swift is not None, late)
         done = None if route is None else route(call)
         if done is None and late is not None and not compiling:
@@ -222,6 +227,7 @@ class _Plan(NamedTuple):
         casts: What whole numbers have to become: position and dtype.
         looks: Options whose values have to be looked at in each call.
         kernel: Whether dtypes and options are such that a native kernel could serve.
+        simple: Whether nothing is half precision, nor logits, which may be infinite.
         elements: Of the first tensor.
     """
 
@@ -230,12 +236,13 @@ class _Plan(NamedTuple):
     casts: tuple[tuple[int, torch.dtype], ...]
     looks: tuple[tuple[Any, str], ...]
     kernel: bool
+    simple: bool
     elements: int
 
 
 def _key(tensors: tuple[Any, ...], reduction: str, options: dict[str, Any]) -> Any:
     """What the plan of a call depends on, as far as it has a shape and a hash."""
-    key = (reduction, *[t.shape for t in tensors], *[t.dtype for t in tensors])
+    key = (reduction, *map(_kind, tensors))
     if not options:
         return key
     # the class too: 1 equals True, and is not the same to every rule
@@ -282,7 +289,13 @@ def _plan(
     elements = tensors[0].numel()
     looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
     return _Plan(
-        way, sizes, way.casts(tensors), looks, whole and not learnable and elements > 0, elements
+        way,
+        sizes,
+        way.casts(tensors),
+        looks,
+        kernel=whole and not learnable and elements > 0,
+        simple=not takes_logits(card, way) and not any(t.dtype in HALF for t in tensors),
+        elements=elements,
     )
 
 

@@ -32,6 +32,13 @@ class Engine(Protocol):
         ...
 
 
+def takes_logits(card: Card, way: Signature) -> bool:
+    """Whether an infinite number in the first tensor means certainty."""
+    # a linear layer inside the loss makes the logits of something else
+    own = card.link == "softmax" and "C" in next(iter(way.tensors.values())).dims
+    return own or card.link == "logit"
+
+
 class Call(NamedTuple):
     """A call whose arguments are checked, and whose absent samples hold harmless values.
 
@@ -60,10 +67,7 @@ class Call(NamedTuple):
     @property
     def logits(self) -> Tensor | None:
         """The tensor in which an infinite number means certainty; None if there is none."""
-        link = self.card.link
-        # a linear layer inside the loss makes the logits of something else
-        own = link == "softmax" and "C" in next(iter(self.way.tensors.values())).dims
-        return self.tensors[0] if own or link == "logit" else None
+        return self.tensors[0] if takes_logits(self.card, self.way) else None
 
     def wide(self, add: Add | None = None, *, tame: bool = True) -> Tensor:
         """The plain function, weighted and reduced; half precision in float32."""

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -24,6 +25,9 @@ ENGINES: dict[str, Route | None] = {
     "one_pass": run,
     "blocks": functools.partial(run, compiler=False),
 }
+
+
+_ARGUMENT = Domain("tensor", "be a tensor", floating=None, as_is=True)
 
 
 class engine:
@@ -171,7 +175,7 @@ def adopt(
         argument: What its giver calls the function.
 
     Returns:
-        What finds the loss for tensors of some ranks.
+        What finds the loss for some tensors.
     """
     if coupling not in ("element", "row"):
         fail("coupling", "be 'element' or 'row'", coupling)
@@ -189,6 +193,11 @@ def adopt(
             fail(argument, rule, said(str(tuple(value.shape))))
         return value
 
+    if coupling == "element":  # of any shape and dtype: no call has to wait for a look at them
+        anything = {name: _ARGUMENT("*") for name in names}
+        loss = build(_card("element", Signature("*", None, **anything), rules), body)
+        return lambda tensors: loss
+
     def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
         kinds = tuple([(t.ndim, t.dtype) for t in tensors if isinstance(t, Tensor)])
         key = len(tensors), kinds
@@ -196,29 +205,23 @@ def adopt(
             for name, tensor in zip(names, tensors, strict=False):
                 if not isinstance(tensor, Tensor):
                     fail_type(name, "be a tensor", tensor)
-            built[key] = build(_card(coupling, names, kinds, rules), body)
+            sides: dict[str, Domain] = {}
+            for name, (rank, dtype) in zip(names, kinds, strict=False):
+                side = replace(_ARGUMENT, floating=dtype.is_floating_point)
+                sides[name] = side(" ".join(["N", *(f"{name}{i}" for i in range(1, rank))]))
+            built[key] = build(_card("row", Signature("N", None, **sides), rules), body)
         return built[key]
 
     return of
 
 
-def _card(
-    coupling: Coupling,
-    names: list[str],
-    kinds: tuple[tuple[int, torch.dtype], ...],
-    rules: dict[str, Any],
-) -> Card:
+def _card(coupling: Coupling, way: Signature, rules: dict[str, Any]) -> Card:
     """A card that claims shapes and nothing else."""
-    sides: dict[str, Domain] = {}
-    for name, (rank, dtype) in zip(names, kinds, strict=False):
-        row = " ".join(["N", *(f"{name}{i}" for i in range(1, rank))])
-        side = Domain("tensor", "be a tensor", floating=dtype.is_floating_point)
-        sides[name] = side("*" if coupling == "element" else row)
     return Card(
         task="regression",
         coupling=coupling,
         formula="",
-        signatures=(Signature("*" if coupling == "element" else "N", None, **sides),),
+        signatures=(way,),
         options=rules,
         use_when="",
         avoid_when="",
