@@ -120,12 +120,12 @@ def _fill(
     NaN if the formula does not fit.
     """
     step = max(1, BLOCK * torch.get_num_threads() * len(x) // x.numel())
-    like = x[:step]
+    like = x if len(x) <= step else x[:step]
     row, buffers = x.new_empty(len(like)), [torch.empty_like(like) for _ in range(3)]
-    into = None if values is None else values.split(step)
-    down = None if slopes is None else slopes.split(step)
+    into = None if values is None else _pieces(values, step)
+    down = None if slopes is None else _pieces(slopes, step)
     total = 0.0
-    for i, (xs, ys) in enumerate(zip(x.split(step), y.split(step), strict=True)):
+    for i, (xs, ys) in enumerate(zip(_pieces(x, step), _pieces(y, step), strict=True)):
         if not formula.fits(xs, ys):
             return math.nan
         count = len(xs)
@@ -140,6 +140,11 @@ def _fill(
             if share != 1:
                 spare[0].mul_(share)
     return total * share
+
+
+def _pieces(tensor: Tensor, step: int) -> tuple[Tensor, ...]:
+    """Blocks of ``step``; a small tensor is one, and cutting it would take as long as a kernel."""
+    return (tensor,) if len(tensor) <= step else tensor.split(step)
 
 
 def _pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> tuple[Tensor]:

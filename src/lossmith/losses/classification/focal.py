@@ -57,17 +57,20 @@ _LINEAR_FROM = 40.0  # as in `numerics.softplus`
 
 
 @functools.cache
-def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
-    def weighed(y: Tensor) -> Tensor | float:
-        return 1.0 if alpha is None else y * (2 * alpha - 1) + (1 - alpha)
+def _number(value: float, dtype: torch.dtype) -> Tensor:
+    """A number as a kernel takes it: one of Python it would convert, which takes as long again."""
+    return torch.tensor(value, dtype=dtype)
 
+
+@functools.cache
+def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
     def value(x: Tensor, y: Tensor, out: Tensor, sign: Tensor, wrong: Tensor, cost: Tensor) -> None:
-        torch.mul(y, -2.0, out=sign).add_(1.0)
+        torch.add(_number(1.0, y.dtype), y, alpha=-2, out=sign)
         z = torch.mul(x, sign, out=wrong)
         _softplus(z, 1.0, _LINEAR_FROM, out=cost)
         torch.sigmoid(z, out=wrong)
         if alpha is not None:  # the slope has it from the sign
-            sign.mul_(weighed(y))
+            sign.mul_(torch.add(_number(1 - alpha, y.dtype), y, alpha=2 * alpha - 1))
         torch.mul(cost, wrong, out=out)
         for _ in range(gamma - 1):
             out.mul_(wrong)
@@ -79,7 +82,7 @@ def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
         for _ in range(gamma):
             sign.mul_(wrong)
         torch.neg(cost, out=out).exp_()  # 1 - wrong, which would cancel
-        sign.mul_(out.mul_(cost).mul_(gamma).add_(wrong))
+        sign.mul_(torch.addcmul(wrong, out, cost, value=gamma, out=out))
 
     def plain(x: Tensor, y: Tensor) -> Tensor:
         finite = tamed(x)  # `value` and `slope` have the limits of infinite logits, `_plain` not
