@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal, Self
 
-import torch
 from torch import Tensor
 
 from lossmith.core import route

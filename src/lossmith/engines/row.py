@@ -24,8 +24,8 @@ from lossmith.engines.rows.layout import apart
 # float64
 UNLIKELY, UNCERTAIN = math.log(2.0), 1e-8
 # Elements up to which torch's two nodes take less than one written in Python: at 16, 64 and 256
-# rows of 1000 classes 70, 141 and 445 us against 121, 173 and 374 (one thread, as below). A batch
-# with a likely class pays for both, so the level at 128 rows is too many.
+# rows of 1000 classes 70, 141 and 445 us against 121, 173 and 374 (one thread, as below). Where a
+# class is likely the look is wasted, so the level at 128 rows is too many.
 SWIFT = 1 << 16
 # Elements up to which float64 costs less than that node, or little more: 58 us against 104 at 64,
 # 132 against 120 at 4000
@@ -35,8 +35,8 @@ LISTED = 64
 # Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 512, 1024 and
 # 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long
 FEW = 1 << 20
-# Size of logits from which exponentials may vanish, and a look at some rows: torch's kernel takes
-# 24 ns for one that does, 0.2 for others
+# Size of logits from which exponentials may vanish, and a look at so many classes of so many rows:
+# torch's kernel takes 24 ns for one that does, 0.2 for others
 TAME, GLANCE = 40.0, 16
 nll: Any = cast(Any, kernels).nll_loss_nd
 # What torch's kernel is told to ignore: every label outside has to raise
@@ -62,34 +62,34 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     if input.dtype in HALF:
         value = one_pass_class_nll(input.float(), index, reduction)
         return None if value is None else value.to(input.dtype)
-    if input.dtype is torch.float32:  # torch's kernels, and a look at the costs
-        for dtype, least in _attempts(input.numel(), input.shape[1]):
-            log_p = torch.log_softmax(input, 1, dtype=dtype)
-            if _least(nll(log_p.detach(), index, None, _NONE, NO_LABEL)) > least:
-                return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).to(input.dtype))
     logits, place = input.detach(), index.unsqueeze(1)
-    glance = logits[:: 1 + len(logits) // GLANCE]
-    tame = max(abs(end.item()) for end in torch.aminmax(glance)) < TAME
-    share = torch.exp(logits) if tame else torch.softmax(logits, 1)
+    value, share = _by_torch(input, index, reduction)
+    if value is not None:
+        return value
+    tame = share is None and _tame(logits)
+    if share is None:
+        share = torch.exp(logits) if tame else torch.softmax(logits, 1)
     own, rest = apart(share, place)
     whole = own + rest
     if tame and not in_range(whole):
         tame = False
         own, rest = apart(torch.softmax(logits, 1, out=share), place)
         whole = own + rest
-    if not math.isfinite(whole.sum().item()):
-        return None
     value = (rest / own).log1p_()
-    if own.amin().item() <= torch.finfo(logits.dtype).tiny:
+    tiny = torch.finfo(logits.dtype).tiny
+    if not own.amin().item() > tiny:
+        if not math.isfinite(whole.sum().item()):
+            return None
         if tame:
             lse = whole.log()
         else:  # such a class is not the largest, whose share is still there
             top, at = logits.max(1, keepdim=True)
             lse = top - share.gather(1, at).log_()
         far = lse - logits.gather(1, place)
-        value = torch.where(own > torch.finfo(logits.dtype).tiny, value, far)
+        value = torch.where(own > tiny, value, far)
     value = value.squeeze(1)
-    scale = whole.mul_(value.numel() if reduction == _MEAN else 1).reciprocal_()
+    # one kernel: of a number of Python it would take another to make a tensor
+    scale = whole.new_full((), 1 / value.numel() if reduction == _MEAN else 1.0) / whole
     slope = share.mul_(scale).scatter_(1, place, rest.mul_(scale).neg_())
     return with_pull(
         reduced(value, reduction),
@@ -103,13 +103,32 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     )
 
 
-def _attempts(elements: int, classes: int) -> tuple[tuple[torch.dtype | None, float], ...]:
-    """The dtypes in which torch's kernels may well serve, and the least cost that they serve for.
+def _by_torch(input: Tensor, index: Tensor, reduction: int) -> tuple[Tensor | None, Tensor | None]:
+    """The value from torch's two kernels, if a look at the costs shows that their digits do.
 
-    Of few classes one is likely in nearly any batch, and a softmax of short rows is slow.
+    Otherwise None, and the probabilities if they came out on the way. Of few classes one is likely
+    in nearly any batch, and a softmax of short rows is slow.
     """
-    swift = ((None, UNLIKELY),) if elements <= SWIFT and NARROW < classes <= SHORT_ROW else ()
-    return (*swift, (torch.float64, UNCERTAIN)) if elements <= TINY else swift
+    share, elements = None, input.numel()
+    if input.dtype is not torch.float32:
+        return None, None
+    if elements <= SWIFT and NARROW < input.shape[1] <= SHORT_ROW:
+        log_p = torch.log_softmax(input, 1)
+        known = log_p.detach()
+        if _least(nll(known, index, None, _NONE, NO_LABEL)) > UNLIKELY:
+            return nll(log_p, index, None, reduction, NO_LABEL), None
+        share = known.exp() if elements > TINY else None
+    if elements <= TINY:
+        log_p = torch.log_softmax(input, 1, dtype=torch.float64)
+        if _least(nll(log_p.detach(), index, None, _NONE, NO_LABEL)) > UNCERTAIN:
+            return nll(log_p, index, None, reduction, NO_LABEL).float(), None
+    return None, share
+
+
+def _tame(logits: Tensor) -> bool:
+    """Whether a glance shows no exponential that vanishes. On the CPU only."""
+    rows, classes = (1 + size // GLANCE for size in logits.shape[:2])
+    return max(abs(end.item()) for end in torch.aminmax(logits[::rows, ::classes])) < TAME
 
 
 def _least(costs: Tensor) -> float:
