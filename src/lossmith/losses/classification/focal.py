@@ -59,7 +59,7 @@ _LINEAR_FROM = 40.0  # as in `numerics.softplus`
 @functools.cache
 def _number(value: float, dtype: torch.dtype) -> Tensor:
     """A number as a kernel takes it: one of Python it would convert, which takes as long again."""
-    return torch.tensor(value, dtype=dtype)
+    return torch.tensor(value, dtype=dtype, device="cpu")  # whatever the default is now
 
 
 @functools.cache
