@@ -1,8 +1,11 @@
 """Statistics of rounds, on a clock that only the calls move."""
 
+import itertools
+
 import pytest
 import torch
 
+from lossmith.bench import clock
 from lossmith.bench.clock import ROUNDS, TURN, Clock, clock_for, interleaved, ratio, summary
 
 
@@ -36,10 +39,14 @@ def test_a_turn_of_a_quick_call_is_long_enough_to_be_read():
     assert len(fake.log) == 1 + 10 * ROUNDS
 
 
-def test_peers_alternate_and_each_comes_first_in_turn():
+def test_rounds_come_in_new_orders_and_their_reverse(monkeypatch):
     fake = Fake()
-    interleaved({"a": fake.call("a", 1.0), "b": fake.call("b", 1.0)}, fake.clock, seconds=0)
-    assert fake.log == "ab" + "ab" + "ba" + "ab" + "ba" + "ab"
+    monkeypatch.setattr(clock, "ROUNDS", 200)
+    interleaved({name: fake.call(name, 1.0) for name in "abc"}, fake.clock, seconds=0)
+    rounds = [fake.log[at : at + 3] for at in range(3, 603, 3)]
+    assert all(set(each) == set("abc") for each in rounds)
+    assert [each[::-1] for each in rounds[::2]] == rounds[1::2]
+    assert all(rounds.count("".join(each)) > 20 for each in itertools.permutations("abc"))
 
 
 def test_a_machine_that_slows_down_does_not_touch_the_ratio():

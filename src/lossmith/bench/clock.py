@@ -51,8 +51,9 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Time each call in turn, round after round, for about ``seconds``.
 
-    What disturbs the machine disturbs all peers of a round alike. Each round has an order of its
-    own, so that nobody always finds the caches as the same neighbour left them.
+    What disturbs the machine disturbs all peers of a round alike. Every second round has a new
+    order and the next one its reverse, so that nobody always finds the caches as the same neighbour
+    left them, nor is first more often than last.
 
     Returns:
         Seconds per call, one number for each round.
@@ -64,10 +65,12 @@ def interleaved(
             spent.append(_turn(call, 1, clock))
         repeats[name] = math.ceil(TURN / max(spent[-1], 1e-6))
     times: dict[str, list[float]] = {name: [] for name in calls}
-    names, order, start = list(calls), random.Random(0), time.perf_counter()
-    while len(times[names[0]]) < ROUNDS or time.perf_counter() - start < seconds:
-        for name in order.sample(names, len(names)):
+    names, luck, rounds, start = list(calls), random.Random(0), 0, time.perf_counter()
+    while rounds < ROUNDS or time.perf_counter() - start < seconds:
+        names = names[::-1] if rounds % 2 else luck.sample(names, len(names))
+        for name in names:
             times[name].append(_turn(calls[name], repeats[name], clock))
+        rounds += 1
     return times
 
 

@@ -33,6 +33,13 @@ def labelled(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
     return draw.normal(N, V) * 2, draw.whole(0, V, N)
 
 
+def learned(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
+    """The same from a trained model: in every second row the label is far ahead."""
+    logits, label = labelled(draw, N, V)
+    logits[range(0, N, 2), label[::2]] += 16
+    return logits, label
+
+
 def soft(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
     """Logits and probabilities."""
     return draw.normal(N, V) * 2, (draw.normal(N, V) * 2).softmax(1)
@@ -144,6 +151,17 @@ ROWS = (
         cpu=tuple({"N": rows, "V": 1000} for rows in (16, 64, 256, 1024, 4096, 16384)),
         gpu=tuple({"N": 4**k, "V": 1000} for k in range(2, 10)),
         grows=True,
+    ),
+    Row(
+        "learned labels",
+        make=learned,
+        ours=lm.cross_entropy,
+        peers=TORCH,
+        truth=F.cross_entropy,
+        work=two_passes,
+        small=({"N": 4, "V": 1000}, {"N": 16, "V": 1000}),
+        cpu=tuple({"N": rows, "V": 1000} for rows in (16, 64, 256, 4096)),
+        gpu=({"N": 16384, "V": 1000},),
     ),
     Row(
         "weights and smoothing",
