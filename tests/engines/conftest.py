@@ -17,3 +17,4 @@ def without_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(one_pass, "_kernels", {})
     monkeypatch.setattr(one_pass, "_failed", {})
     monkeypatch.setattr(one_pass, "_asked", {})
+    monkeypatch.setattr(one_pass, "_brings", set())

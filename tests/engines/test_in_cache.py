@@ -198,6 +198,14 @@ def test_hard_labels_are_told_from_any_other(odd: float) -> None:
     assert not in_cache.zeros_and_ones(torch.tensor([0.0, 1.0, odd]))
 
 
+@pytest.mark.parametrize("alpha", [1e-5, 1 - 1e-5])
+def test_a_small_share_of_focal_loss_keeps_its_digits(alpha: float) -> None:
+    x, y = numbers(0).float(), HARD.float()
+    value = lm.sigmoid_focal_loss(x, y, alpha=alpha, reduction="none")
+    truth = lm.sigmoid_focal_loss(x.double(), y.double(), alpha=alpha, reduction="none")
+    torch.testing.assert_close(value.double(), truth, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("loss", [lm.binary_cross_entropy_with_logits, lm.sigmoid_focal_loss])
 def test_second_derivative_at_infinite_logits(loss: Loss) -> None:
     sure = torch.tensor([-math.inf, math.inf, 0.5]).requires_grad_()

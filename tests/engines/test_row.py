@@ -14,13 +14,14 @@ SHAPES = ((9, 7), (60, 40), (90, 100), (60, 1000), (300, 400), (2000, 700), (500
 
 
 def batch(shape: tuple[int, int], likely: float | None) -> tuple[Tensor, Tensor]:
-    """Labels that no row favours, but for the last one, whose own leads by ``likely``."""
+    """Labels that no row favours, but for the last ones, whose own lead by ``likely`` or more."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(shape, generator=generator)
     index = logits.argmin(1)
     if likely is not None:
-        logits[-1] = 0.0
-        logits[-1, index[-1]] = likely
+        for row in range(1, 1 + min(len(logits), 6)):
+            logits[-row] = 0.0
+            logits[-row, index[-row]] = likely + 0.37 * (row - 1)
     return logits, index
 
 

@@ -28,8 +28,8 @@ def in_blocks(
         needs: Positions of those that need a gradient.
 
     Returns:
-        The gradients and the value; None if the mean is not simply that of the values, or an
-        argument that all samples share needs a gradient.
+        The gradients and the value; None if the mean is not simply that of the values, or what all
+        samples share needs a gradient: an argument, or a tensor that the function brings along.
     """
     first, by_element = arguments[0], call.way.out == ("*",)
     split = [not each for each in shared(call)]
@@ -44,6 +44,8 @@ def in_blocks(
     for start in range(0, count, step):
         rows = slice(start, start + step)
         part = [t[rows] if s else t for t, s in zip(flat, split, strict=True)]
+        if not start and _brings_leaves(call.over([t[:1].clone() if t.ndim else t for t in part])):
+            return None
         leaves = [part[i].requires_grad_() for i in needs]
         with torch.enable_grad():
             value = _value(call.over(part))
@@ -75,6 +77,14 @@ def _value(piece: Call) -> Tensor | None:
     word = "none" if piece.reduction == "none" else "sum"
     value = piece._replace(body=body, reduction=word).wide()
     return value if simple else None
+
+
+def _brings_leaves(piece: Call) -> bool:
+    """Whether the value of detached arguments wants a gradient: no published loss's does."""
+    if piece.card.source or not torch.is_grad_enabled():
+        return False
+    value = _value(piece)
+    return value is not None and value.requires_grad
 
 
 def _slopes(value: Tensor, leaves: list[Tensor]) -> Sequence[Tensor]:

@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 from torch import Tensor
@@ -26,7 +25,7 @@ ENGINES: dict[str, Route | None] = {
 }
 
 
-_ARGUMENT = Domain("tensor", "be a tensor", floating=None, as_is=True)
+_BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class engine:
@@ -77,17 +76,19 @@ def one_pass(
             its tensors first, ``(*)``, and returns the unreduced loss.
         engine: ``"one_pass"``, or ``"blocks"`` to do without a compiler.
         coupling: For a function of your own: ``"element"`` if it returns one value per element,
-            ``(*)``, ``"row"`` for one per row of the first dimension, ``(N)``. A function whose
-            values depend on more than their element or row is never cut into blocks.
+            ``(*)``, ``"row"`` for one per row of the first dimension, ``(N)``. Values of
+            rows may depend on nothing but their row; a function whose elements may know of each
+            other is not cut into blocks.
 
     Returns:
         A function that is called as the loss is. A function of your own gets the keywords
         ``sample_weight`` and ``reduction`` besides its options.
 
     Raises:
-        TypeError: If ``function`` cannot be called.
-        ValueError: If ``engine`` or ``coupling`` is unknown, or, in a call, if a function of your
-            own reduces its values.
+        TypeError: If ``function`` cannot be called, or, in a call, if the first tensor of a
+            function of your own is not floating point.
+        ValueError: If ``engine`` or ``coupling`` is unknown, a function of your own takes no
+            tensor, or, in a call, if it reduces its values.
 
     Example:
         >>> import torch, lossmith
@@ -179,8 +180,12 @@ def adopt(
     if coupling not in ("element", "row"):
         fail("coupling", "be 'element' or 'row'", coupling)
     parameters = inspect.signature(function).parameters.values()
-    names = [p.name for p in parameters if p.default is p.empty]
-    rules = {p.name: Anything("the function's own") for p in parameters if p.name not in names}
+    names = [p.name for p in parameters if p.kind in _BY_POSITION and p.default is p.empty]
+    more = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
+    if not names and more is None:
+        fail(argument, "take a tensor first", said(str(inspect.signature(function))))
+    own = (p.name for p in parameters if p.kind in (*_BY_POSITION, inspect.Parameter.KEYWORD_ONLY))
+    rules = {name: Anything("the function's own") for name in own if name not in names}
     built: dict[Any, Callable[..., Tensor]] = {}
 
     @functools.wraps(function)
@@ -192,35 +197,41 @@ def adopt(
             fail(argument, rule, said(str(tuple(value.shape))))
         return value
 
-    if coupling == "element":  # of any shape and dtype: no call has to wait for a look at them
-        anything = {name: _ARGUMENT("*") for name in names}
-        loss = build(_card("element", Signature("*", None, **anything), rules), body)
-        return lambda tensors: loss
+    def named(count: int) -> list[str]:
+        """As many names as there are tensors; those that are missing may come by keyword."""
+        return names + ([f"{more}[{i}]" for i in range(count - len(names))] if more else [])
 
     def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-        kinds = tuple([(t.ndim, t.dtype) for t in tensors if isinstance(t, Tensor)])
-        key = len(tensors), kinds
+        key: Any = len(tensors)
+        if coupling == "row":
+            key = tuple([(t.ndim, t.dtype) if isinstance(t, Tensor) else None for t in tensors])
+        # elements are of any shape and dtype, and no call of a small loss has to wait for a look
         if key not in built:
-            for name, tensor in zip(names, tensors, strict=False):
-                if not isinstance(tensor, Tensor):
-                    fail_type(name, "be a tensor", tensor)
-            sides: dict[str, Domain] = {}
-            for name, (rank, dtype) in zip(names, kinds, strict=False):
-                side = replace(_ARGUMENT, floating=dtype.is_floating_point)
-                sides[name] = side(" ".join(["N", *(f"{name}{i}" for i in range(1, rank))]))
-            built[key] = build(_card("row", Signature("N", None, **sides), rules), body)
+            built[key] = build(_card(coupling, named(len(tensors)), tensors, rules), body)
         return built[key]
 
     return of
 
 
-def _card(coupling: Coupling, way: Signature, rules: dict[str, Any]) -> Card:
+def _card(
+    coupling: Coupling, names: list[str], tensors: tuple[Any, ...], rules: dict[str, Any]
+) -> Card:
     """A card that claims shapes and nothing else."""
+    sides: dict[str, Domain] = {}
+    for i, name in enumerate(names):
+        each = tensors[i] if i < len(tensors) and isinstance(tensors[i], Tensor) else None
+        dims, floating = "*", None
+        if coupling == "row":
+            rank = 1 if each is None else each.ndim
+            dims = " ".join(["N", *(f"{name}{j}" for j in range(1, rank))])
+            floating = None if each is None else each.is_floating_point()
+        side = Domain("tensor", "be a tensor", floating=floating if i else True, as_is=True)
+        sides[name] = side(dims)
     return Card(
         task="regression",
         coupling=coupling,
         formula="",
-        signatures=(way,),
+        signatures=(Signature("*" if coupling == "element" else "N", None, **sides),),
         options=rules,
         use_when="",
         avoid_when="",

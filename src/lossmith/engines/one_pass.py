@@ -38,6 +38,7 @@ _NOTHING = torch.empty(0)
 _kernels: dict[Any, tuple[bool, Kernel]] = {}
 _failed: dict[Any, str] = {}
 _asked: dict[Any, bool] = {}
+_brings: set[Any] = set()
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
         return Path("plain", f"it has a kernel, which {elements} elements are too few to beat")
     if call.reduction == "none" and not _separable(call):
         return Path("plain", "a tensor that all samples share wants a gradient from each")
+    if _brings and _key(call) in _brings:
+        return Path("plain", "a tensor that the function brings along wants a gradient")
     lacking = missing_compiler(device) if compiler else "blocks were asked for"
     if _failed:  # a key takes as long as a small kernel
         lacking = lacking or _failed.get(_key(call), "")
@@ -113,8 +116,7 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
     if not divisible(call):
         return Path("plain", f"{lacking}, and the samples do not come in rows")
     if not _separate(call):
-        sample = call.card.coupling
-        return Path("plain", f"{lacking}, and a value depends on more than its {sample}")
+        return Path("plain", f"{lacking}, and a value may depend on more than its element")
     return Path("blocks", lacking)
 
 
@@ -134,6 +136,9 @@ def run(call: Call, *, compiler: bool = True) -> Tensor | None:
         except Exception as error:  # whatever a compiler may raise; the next call takes blocks
             _failed[_key(call)] = failure(error)
             return run(call, compiler=compiler)
+        if value.requires_grad:  # though no argument did in there: only its own graph leads on
+            _brings.add(_key(call))
+            return None
     else:
         done = in_blocks(call, bare, needs)
         if done is None:
@@ -223,6 +228,9 @@ def _generated(
 
 
 def _separate(call: Call) -> bool:
+    """Whether the samples stand alone, as a card claims and the contract tests see to."""
+    if call.card.source or call.card.coupling == "row":
+        return True
     key = _key(call)
     if key not in _asked:
         _asked[key] = separate(call)

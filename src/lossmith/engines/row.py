@@ -63,12 +63,12 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
         value = one_pass_class_nll(input.float(), index, reduction)
         return None if value is None else value.to(input.dtype)
     logits, place = input.detach(), index.unsqueeze(1)
-    value, share = _by_torch(input, index, reduction)
-    if value is not None:
+    swift = input.numel() <= SWIFT and NARROW < input.shape[1] <= SHORT_ROW
+    if (value := _by_torch(input, index, reduction, swift)) is not None:
         return value
-    tame = share is None and _tame(logits)
-    if share is None:
-        share = torch.exp(logits) if tame else torch.softmax(logits, 1)
+    # of few logits a softmax takes no longer than the glance
+    tame = not swift and _tame(logits)
+    share = torch.exp(logits) if tame else torch.softmax(logits, 1)
     own, rest = apart(share, place)
     whole = own + rest
     if tame and not in_range(whole):
@@ -103,26 +103,22 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     )
 
 
-def _by_torch(input: Tensor, index: Tensor, reduction: int) -> tuple[Tensor | None, Tensor | None]:
+def _by_torch(input: Tensor, index: Tensor, reduction: int, swift: bool) -> Tensor | None:
     """The value from torch's two kernels, if a look at the costs shows that their digits do.
 
-    Otherwise None, and the probabilities if they came out on the way. Of few classes one is likely
-    in nearly any batch, and a softmax of short rows is slow.
+    Of few classes one is likely in nearly any batch, and a softmax of short rows is slow.
     """
-    share, elements = None, input.numel()
     if input.dtype is not torch.float32:
-        return None, None
-    if elements <= SWIFT and NARROW < input.shape[1] <= SHORT_ROW:
+        return None
+    if swift:
         log_p = torch.log_softmax(input, 1)
-        known = log_p.detach()
-        if _least(nll(known, index, None, _NONE, NO_LABEL)) > UNLIKELY:
-            return nll(log_p, index, None, reduction, NO_LABEL), None
-        share = known.exp() if elements > TINY else None
-    if elements <= TINY:
+        if _least(nll(log_p.detach(), index, None, _NONE, NO_LABEL)) > UNLIKELY:
+            return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL))
+    if input.numel() <= TINY:
         log_p = torch.log_softmax(input, 1, dtype=torch.float64)
         if _least(nll(log_p.detach(), index, None, _NONE, NO_LABEL)) > UNCERTAIN:
-            return nll(log_p, index, None, reduction, NO_LABEL).float(), None
-    return None, share
+            return cast(Tensor, nll(log_p, index, None, reduction, NO_LABEL).float())
+    return None
 
 
 def _tame(logits: Tensor) -> bool:

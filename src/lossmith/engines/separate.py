@@ -1,16 +1,41 @@
 """Whether the samples of a loss stand alone, asked before an engine cuts or reshapes its tensors.
 
-The losses of lossmith say so on their cards, and the contract tests hold them to it. What somebody
-else calls an element loss may know of its neighbours: it may subtract a mean, or weigh by column.
+What somebody calls an element loss may know of its neighbours: it may subtract a mean, or weigh by
+column. Values would show that for some data only. So the function is traced, on no data at all:
+one of which every operation is pointwise, and that asks for no size, treats each element by itself.
 """
+
+import logging
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from lossmith.core.route import Call
 
-# Elements of the first tensor that are looked at, and rows, however long
-SAMPLE, ROWS = 1 << 12, 8
+# Sizes of the tensors that a function is traced with: no two are equal, so that none stands for
+# another, and a pointwise function works with any
+SIZES = (5, 7, 11, 13, 17, 19)
+_log = logging.getLogger("torch._subclasses.fake_tensor")
+_aten = torch.ops.aten
+# Operations that change no value, or know of one only
+HARMLESS = frozenset(
+    {
+        _aten._to_copy.default,
+        _aten.alias.default,
+        _aten.clone.default,
+        _aten.detach.default,
+        _aten.full_like.default,
+        _aten.lift_fresh_copy.default,
+        _aten.ones_like.default,
+        _aten.scalar_tensor.default,
+        _aten.zeros_like.default,
+    }
+)
+# Losses of torch's own, of which the usual decompositions make nothing smaller
+LOSSES = [_aten.huber_loss, _aten.mse_loss, _aten.smooth_l1_loss, _aten.soft_margin_loss]
 
 
 def divisible(call: Call) -> bool:
@@ -34,33 +59,67 @@ def shared(call: Call) -> list[bool]:
     return [i in options for i in range(len(given))]
 
 
-@torch.no_grad()
 def separate(call: Call) -> bool:
-    """Whether the first samples of a divisible call have the same values among fewer others.
+    """Whether a trace shows that each value of an element loss depends on its element alone.
 
-    Elements are also put in another shape. On the CPU only, where blocks and lines are.
+    Also on no tensor beside the arguments but single numbers, and on no random number.
     """
-    given = [t.detach() for t in call.arguments()]
-    first, fixed = given[0], shared(call)
-    by_element = call.way.out == ("*",)
-    rows = max(ROWS, SAMPLE * len(first) // max(1, first.numel()))
-    given = [t if f else t[:rows] for t, f in zip(given, fixed, strict=True)]
-
-    def values(arguments: list[Tensor]) -> Tensor:
-        return call.over(arguments)._replace(reduction="none").compute().reshape(-1)
-
+    rank = call.tensors[0].ndim
+    if rank > len(SIZES):
+        return False
+    shouts, _log.disabled = _log.disabled, True  # it tells the user of what is caught here
     try:
-        whole = values(given)
-        quarter = len(whole) // 4
-        size = quarter - 1  # of no row, so that not every column keeps its number
-        pieces = (slice(quarter), (-1,)), (slice(quarter, quarter + 2 * size), (2, size))
-        for samples, shape in pieces:
-            part = [
-                t if f else t.reshape(-1)[samples].view(shape) if by_element else t[samples]
-                for t, f in zip(given, fixed, strict=True)
-            ]
-            if not torch.allclose(values(part), whole[samples], 1e-3, 1e-6, equal_nan=True):
-                return False
+        own, line, lines = (_traced(call, SIZES[:dims]) for dims in (rank, 1, 2))
     except Exception:  # whatever a function may raise at a shape that it does not expect
         return False
-    return True
+    finally:
+        _log.disabled = shouts
+    # a function may ask for the number of dimensions, which leaves no trace
+    return own is not None and own == line == lines
+
+
+def _traced(call: Call, shape: tuple[int, ...]) -> list[Any] | None:
+    """The operations on tensors of some shape; None if they are not all pointwise."""
+    # as large as the rest of torch, and of no use to who never asks
+    from torch._decomp import core_aten_decompositions, get_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    given = call._replace(weight=None).arguments()
+
+    def values(*arguments: Tensor) -> list[Tensor]:
+        each = call._replace(weight=None).over(arguments)
+        result = each.body(*each.tensors, **each.options)
+        parts = result if isinstance(result, tuple) else (result,)
+        return [part for part in parts if isinstance(part, Tensor)]
+
+    smaller: Any = {**core_aten_decompositions(), **get_decompositions(LOSSES)}
+    trace: Any = make_fx(values, smaller, tracing_mode="symbolic", _allow_non_fake_inputs=True)
+    with torch.no_grad():
+        graph: GraphModule = trace(*[t.new_empty(shape if t.ndim else ()) for t in given])
+    asked = graph.shape_env.guards  # type: ignore[union-attr]
+    if asked or not all(_pointwise(graph, node) for node in graph.graph.nodes):
+        return None
+    place = {node: i for i, node in enumerate(graph.graph.nodes)}
+
+    def named(arguments: Any) -> Any:  # by place: names differ from trace to trace
+        return map_arg(arguments, lambda node: f"%{place[node]}")
+
+    return [
+        (node.op, str(node.target), repr(named(node.args)), repr(named(node.kwargs)))
+        for node in place
+        if node.op != "placeholder"
+    ]
+
+
+def _pointwise(graph: GraphModule, node: Node) -> bool:
+    if node.op == "get_attr":  # a tensor of the function's own
+        constant: Tensor = getattr(graph, str(node.target))
+        return constant.ndim == 0
+    if node.op != "call_function":
+        return node.op in ("placeholder", "output")
+    operation: Any = node.target
+    if operation is _aten.full.default:
+        return not node.args[0]  # a single number
+    if torch.Tag.nondeterministic_seeded in operation.tags:
+        return False
+    return torch.Tag.pointwise in operation.tags or operation in HARMLESS

@@ -70,7 +70,7 @@ def _of_hard_labels(gamma: int, alpha: float | None) -> Formula:
         _softplus(z, 1.0, _LINEAR_FROM, out=cost)
         torch.sigmoid(z, out=wrong)
         if alpha is not None:  # the slope has it from the sign
-            sign.mul_(torch.add(_number(1 - alpha, y.dtype), y, alpha=2 * alpha - 1))
+            sign.mul_(torch.lerp(_number(1 - alpha, y.dtype), _number(alpha, y.dtype), y))
         torch.mul(cost, wrong, out=out)
         for _ in range(gamma - 1):
             out.mul_(wrong)
