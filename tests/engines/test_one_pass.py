@@ -198,6 +198,14 @@ def test_a_tensor_that_a_function_brings_along_gets_its_gradient(name: str, coup
 
 
 @pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_rows_share_what_comes_by_keyword(name: str) -> None:
+    x = torch.randn(60000, 3, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([1.0, 2.0, 3.0])
+    loss = lm.one_pass(lambda a, w=None: a @ w, coupling="row", engine=name)
+    torch.testing.assert_close(loss(x.requires_grad_(), w=weight), (x @ weight).mean())
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
 def test_a_function_that_writes_over_its_input_is_run_once(name: str) -> None:
     def halved(a, b):
         a /= 2

@@ -44,8 +44,10 @@ def in_blocks(
     for start in range(0, count, step):
         rows = slice(start, start + step)
         part = [t[rows] if s else t for t, s in zip(flat, split, strict=True)]
-        if not start and _brings_leaves(call.over([t[:1].clone() if t.ndim else t for t in part])):
-            return None
+        if not start:
+            one = [t[:1].clone() if s else t for t, s in zip(part, split, strict=True)]
+            if _brings_leaves(call.over(one)):
+                return None
         leaves = [part[i].requires_grad_() for i in needs]
         with torch.enable_grad():
             value = _value(call.over(part))
