@@ -202,10 +202,10 @@ def adopt(
         return names + ([f"{more}[{i}]" for i in range(count - len(names))] if more else [])
 
     def of(tensors: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+        # elements are of any shape and dtype, and no call of a small loss has to wait for a look
         key: Any = len(tensors)
         if coupling == "row":
             key = tuple([(t.ndim, t.dtype) if isinstance(t, Tensor) else None for t in tensors])
-        # elements are of any shape and dtype, and no call of a small loss has to wait for a look
         if key not in built:
             built[key] = build(_card(coupling, named(len(tensors)), tensors, rules), body)
         return built[key]

@@ -1,8 +1,8 @@
-"""Elements in lines of equal length, so that generated code adds them up fast and exactly.
+"""Elements in lines of equal length, so that generated code adds them up fast and keeps digits.
 
 Generated code adds one number after the other. Over millions of them float32 loses digits, and
-float64 costs as much again as all the rest of a cheap loss. Short lines in float32 lose nothing,
-and their few sums are then added in float64. Huber of 4 Mi elements, 2 threads, value and gradient:
+float64 makes a cheap loss half as slow again. Short lines in float32 lose next to nothing, and
+their few sums are then added in float64. Huber of 4 Mi elements, 2 threads, value and gradient:
 1.1 ms in float32 alone (5 ulp off), 1.7 in float64, 1.3 in lines.
 """
 

@@ -80,7 +80,7 @@ def separate(call: Call) -> bool:
 
 def _traced(call: Call, shape: tuple[int, ...]) -> list[Any] | None:
     """The operations on tensors of some shape; None if they are not all pointwise."""
-    # as large as the rest of torch, and of no use to who never asks
+    # only where somebody asks: they take memory, which may be limited
     from torch._decomp import core_aten_decompositions, get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
 
