@@ -75,7 +75,8 @@ def _divergence(p: Tensor, q: Tensor) -> Tensor:
     ``m (2 t atanh(t) + log1p(-t^2))``, which keeps its digits, and so does its root.
     """
     both = p + q
-    safe = torch.where(both == 0, 1.0, both)
+    # of a denormal number the reciprocal, which the gradient takes, is infinite
+    safe = torch.where(both < 4 * torch.finfo(both.dtype).tiny, 1.0, both)
     t = (p - q) / safe
     near = t.abs() < 0.5
     small = torch.where(near, t, 0.0)
