@@ -4,6 +4,7 @@ import math
 import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.memory import peak_bytes
 from lossmith.core.route import follow
+from lossmith.engines import row
 from lossmith.engines.rows import layout
+from lossmith.engines.rows.head import exponential_
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 # rows, short rows, positions, positions with few of them, one long row
@@ -92,11 +95,16 @@ FAR = (
 )
 
 
+FEW = pytest.mark.parametrize("few", [0, row.FEW], ids=["blocks", "few"])
+
+
+@FEW
 @pytest.mark.parametrize("shift", [-300.0, -88.0, -80.0, 30.0, 86.0, 300.0])
 @pytest.mark.parametrize(("loss", "kind"), FAR)
 @pytest.mark.parametrize("shape", [(500, 90), (4000, 10)], ids=str)
-def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift) -> None:
+def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift, few, monkeypatch) -> None:
     """Not even the digits: exponentials may vanish or overflow unless the largest is taken off."""
+    monkeypatch.setattr(row, "FEW", few)
     generator = torch.Generator().manual_seed(0)
     # multiples of 2^-10 are not rounded by the shift
     logits, other = (torch.randn(2, *shape, generator=generator) * 2**11).round() / 2**10
@@ -112,6 +120,53 @@ def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift) -> None
     truth = plainly(lambda: outcome(loss, exact, [True, kind == "logits"], reduction="none"))
     for one, other in zip(found, truth, strict=True):
         assert (one - other).abs().max() < 6e-6
+
+
+def adjusted(input: Tensor, target: Tensor, **options: Any) -> Tensor:
+    prior = torch.linspace(0.01, 1.0, input.shape[1])
+    return lm.logit_adjusted_loss(input, target, prior=prior, **options)
+
+
+MOVED = ((partial(lm.cross_entropy, logit_scale=2.0), "index"), (adjusted, "index"))
+
+
+@FEW
+@pytest.mark.parametrize(("loss", "kind"), [*FAR, *MOVED])
+@pytest.mark.parametrize("shape", [(500, 90), (2500, 90), (9000, 10)], ids=str)
+def test_logits_far_apart(loss, kind, shape, few, monkeypatch) -> None:
+    """Many exponentials count as nothing, those of labels among them; and one class is excluded."""
+    monkeypatch.setattr(row, "FEW", few)
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, *shape, generator=generator) * 60
+    logits[:, 3] = other[:, 3] = -math.inf
+    index = torch.randint(4, shape[1], shape[:1], generator=generator)
+    second = {"index": index, "probabilities": torch.softmax(other, 1), "logits": other}[kind]
+    # a row in which nothing is far
+    logits[7, 4:] = 0.0
+    wanted = [True, kind == "logits"]
+    found = outcome(loss, [logits, second], wanted, reduction="none")
+    exact = [t.double() if t.is_floating_point() else t for t in (logits, second)]
+    truth = plainly(lambda: outcome(loss, exact, wanted, reduction="none"))
+    for one, other in zip(found, truth, strict=True):
+        assert (one - other).abs().max() < 6e-6 * max(1.0, other.abs().max().item())
+    assert (found[1][:, 3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_no_exponential_is_denormal(dtype: torch.dtype) -> None:
+    """Each would cost as much as a hundred others."""
+    deepest = math.log(torch.finfo(dtype).tiny)
+    depths = torch.linspace(1.1 * deepest, 0.0, 100_000, dtype=dtype)
+    depths[5], depths[6] = -math.inf, math.nan
+    found = exponential_(depths.clone().unsqueeze(1)).squeeze(1)
+    assert found[5] == 0
+    assert found[6].isnan()
+    found, truth = found[7:], depths[7:].double().exp()
+    there = found > 0
+    assert there.double().mean() > 0.8
+    assert (found[there] > 100 * torch.finfo(dtype).tiny).all()
+    assert ((found - truth)[there].abs() <= torch.finfo(dtype).eps * truth[there]).all()
+    assert truth[~there].max() < (1e-34 if dtype is torch.float32 else 1e-303)
 
 
 @pytest.mark.parametrize(("shape", "dtype"), SETTINGS, ids=str)
@@ -319,3 +374,16 @@ def test_excluded_classes_are_no_reason_to_step_aside() -> None:
     usual = outcome(lm.entropy, [x[:, keep]], [True], reduction="none")
     torch.testing.assert_close(value, usual[0])
     torch.testing.assert_close(slope[:, keep], usual[1])
+
+
+@FEW
+@pytest.mark.parametrize("shift", [-200.0, 200.0])
+def test_a_glance_that_misses_a_row_costs_no_digits(few, shift, monkeypatch) -> None:
+    monkeypatch.setattr(row, "FEW", few)
+    x, target = torch.randn(300, 800), torch.randint(800, (300,))
+    shifted = x.clone()
+    shifted[1] += shift
+    found = outcome(lm.cross_entropy, [shifted, target], [True, False], reduction="none")
+    exact = outcome(lm.cross_entropy, [shifted.double(), target], [True, False], reduction="none")
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=1e-7)

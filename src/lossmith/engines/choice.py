@@ -125,7 +125,7 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
 
     What :func:`one_pass` returned is computed with the engine that it was given. A loss over a
     softmax has an engine of its own, ``"rows"``, which serves without this one too: a plain
-    cross-entropy on the CPU above 1,048,576 logits, and above 32,768 of at most 24 classes.
+    cross-entropy on the CPU above 1,048,576 logits, the others above 32,768 elements.
 
     Args:
         loss: A loss of lossmith, a Module, or what :func:`one_pass` returned.

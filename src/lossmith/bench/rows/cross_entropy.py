@@ -34,10 +34,16 @@ def labelled(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
 
 
 def learned(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
-    """The same from a trained model: in every second row the label is far ahead."""
+    """The same from a trained model: the label is far ahead."""
     logits, label = labelled(draw, N, V)
-    logits[range(0, N, 2), label[::2]] += 16
+    logits[range(N), label] += 14
     return logits, label
+
+
+def far(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
+    """The same so far apart that most probabilities vanish."""
+    logits, label = labelled(draw, N, V)
+    return logits * 20, label
 
 
 def soft(draw: Draw, N: int, V: int) -> tuple[Tensor, ...]:
@@ -161,6 +167,28 @@ ROWS = (
         work=two_passes,
         small=({"N": 4, "V": 1000}, {"N": 16, "V": 1000}),
         cpu=tuple({"N": rows, "V": 1000} for rows in (16, 64, 256, 4096)),
+        gpu=({"N": 16384, "V": 1000},),
+    ),
+    Row(
+        "few classes",
+        make=labelled,
+        ours=lm.cross_entropy,
+        peers=TORCH,
+        truth=F.cross_entropy,
+        work=two_passes,
+        small=({"N": 8, "V": 2}, {"N": 30, "V": 10}),
+        cpu=({"N": 64, "V": 10}, {"N": 1000, "V": 10}, {"N": 3000, "V": 20}, {"N": 30000, "V": 3}),
+        gpu=({"N": 1 << 20, "V": 3}, {"N": 1 << 20, "V": 20}),
+    ),
+    Row(
+        "logits far apart",
+        make=far,
+        ours=lm.cross_entropy,
+        peers=TORCH,
+        truth=F.cross_entropy,
+        work=two_passes,
+        small=({"N": 30, "V": 10},),
+        cpu=({"N": 30000, "V": 10}, {"N": 1000, "V": 100}, {"N": 4096, "V": 1000}),
         gpu=({"N": 16384, "V": 1000},),
     ),
     Row(

@@ -1,5 +1,6 @@
 """From logits to exponentials, by way of a scale, a soft cap and a shift of each class."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,12 @@ from lossmith.engines.rows.layout import Work, total
 # of five passes: a class below the range of float32 has no part in such a sum, and its reciprocal
 # keeps its digits
 LEAST, MOST = 2.0**-10, 2.0**64
-# Classes up to which torch's softmax is slow: it costs 20 ns per number of 10, 2.4 of 19, 1.1 of 32
-NARROW = 24
+# Size of logits beyond which no such sum is to be expected
+TAME = 40.0
+# Depths below the largest logit whose exponential may count as 0, a little before it vanishes:
+# torch's kernel takes 24 ns for one that does, 0.2 for others. A glance at so many classes of so
+# many rows tells whether to see to it, which takes two steps more.
+_DEEPEST, _GLANCE = {torch.float32: -80.0, torch.float64: -700.0}, 16
 
 
 class Lowered(NamedTuple):
@@ -48,10 +53,10 @@ class Head(NamedTuple):
         """Whether nothing is done to the logits."""
         return self.scale == 1.0 and self.softcap is None and self.shift is None
 
-    def plain(self, piece: Tensor) -> Tensor:
-        """The transformed logits of a piece."""
-        bent = softcapped(piece, self.scale, self.softcap)
-        return bent if self.shift is None else bent + by_class(self.shift, bent)
+    def at(self, logits: Tensor, place: Tensor, dtype: torch.dtype) -> Tensor:
+        """The transformed logit of one class of each row of a piece."""
+        bent = softcapped(logits.gather(1, place).to(dtype), self.scale, self.softcap)
+        return bent if self.shift is None else bent + self.shift.to(dtype)[place]
 
     def exponentials(
         self,
@@ -72,17 +77,13 @@ class Head(NamedTuple):
             deep: Whether ``top`` and ``below`` are wanted, which takes it off.
             weight: Factor of each class in ``below``.
         """
-        ready = self._as_it_is(logits, out)
-        rows = logits.ndim == 2 and logits.shape[1] > NARROW
-        if work.lowers and not deep and ready and rows:
-            torch.softmax(logits, 1, out=out)  # its exponential is fast for large numbers too
-            return Lowered()
-        if work.lowers or deep:
+        work.lowers = work.lowers or deep or not tame(logits)
+        if work.lowers:
             top, bend = self.lower(logits, out, work)
             below = -_weighed(out, weight) if deep else None
-            out.exp_()
+            exponential_(out)
             return Lowered(top, below, bend)
-        if ready:
+        if self._as_it_is(logits, out):
             torch.exp(logits, out=out)
             return Lowered()
         bend = self._transform(logits, out, work)
@@ -121,6 +122,29 @@ class Head(NamedTuple):
         if self.shift is not None:
             out.add_(by_class(self.shift, out))
         return bend
+
+
+def exponential_(out: Tensor) -> Tensor:
+    """Exponentials of logits less the largest of their row, in place; 2e-35 and less may be 0.
+
+    On the CPU only.
+    """
+    deepest = _DEEPEST[out.dtype]
+    if _glance(out)[0] > deepest:
+        return out.exp_()
+    return torch.threshold_(out.clamp_(min=deepest).exp_(), 1.01 * math.exp(deepest), 0.0)
+
+
+def tame(logits: Tensor) -> bool:
+    """Whether a glance shows logits that need not be lowered. On the CPU only."""
+    return all(abs(end) < TAME for end in _glance(logits))
+
+
+def _glance(logits: Tensor) -> tuple[float, float]:
+    """The least and the largest of some of the logits of a piece. On the CPU only."""
+    some = logits[tuple([slice(None, None, 1 + size // _GLANCE) for size in logits.shape])]
+    low, high = torch.aminmax(some)
+    return low.item(), high.item()
 
 
 def in_range(whole: Tensor) -> bool:

@@ -61,7 +61,7 @@ def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
     frame = frame.over(grid) if loss.overwrite and need else frame
     rows = Row(index, factor, frame.scale.expand(index.shape), frame.absent)
 
-    def bare(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor:
+    def bare(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
         place, scale = piece.numbers(index), piece.numbers(rows.scale)
         return _bare_piece(piece.logits(grid), outs[0], work, place, scale, loss, need)
 
@@ -78,10 +78,15 @@ def _by_index(call: Call, loss: Against, need: bool) -> Done | None:
 
 def _bare_piece(
     logits: Tensor, out: Tensor, work: Work, place: Tensor, scale: Tensor, loss: Against, need: bool
-) -> Tensor:
-    """The odds against the class, for a loss without options: few steps, and no look at a value."""
+) -> Tensor | None:
+    """The odds against the class, for a loss without options: few steps. On the CPU only.
+
+    None if logits are so far apart that a class has no exponential to tell by.
+    """
     gauge, _ = _weigh(logits, out, work, place, loss)
     own, rest, whole = gauge[:3]
+    if work.lowers and not own.amin().item() > 0:
+        return None
     if need:
         scale = scale / whole
         out.mul_(scale).scatter_(1, place, (rest * scale).neg_())
@@ -107,9 +112,8 @@ def _piece(
     place = row.place
     gauge, bend = _weigh(logits, out, work, place, loss)
     if (gauge.own <= torch.finfo(out.dtype).tiny).any():  # there the logits themselves still tell
-        bent = loss.head.plain(logits.to(out.dtype))
-        lost = bent.logsumexp(1, keepdim=True) - bent.gather(1, place)
-        gauge = gauge._replace(lost=lost)
+        lse = gauge.whole.log() if gauge.top is None else gauge.top + gauge.whole.log()
+        gauge = gauge._replace(lost=lse - loss.head.at(logits, place, out.dtype))
     value, away, against = settle(gauge, row, loss, out.shape[1])
     broken = (value + away).isnan()
     if broken.any() and (row.absent is None or (broken & ~row.absent).any()):
@@ -137,7 +141,6 @@ def _weigh(
 ) -> tuple["Gauge", Tensor | None]:
     """Leave the exponentials of the other classes in ``out``; the slope of a soft cap besides."""
     deep = loss.smoothing > 0 or loss.z_loss > 0
-    work.lowers |= deep
     found = loss.head.exponentials(logits, out, work, deep=deep, weight=loss.weight)
     own, rest = apart(out, place)
     whole = own + rest
