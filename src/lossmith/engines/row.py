@@ -16,7 +16,7 @@ from lossmith.core.numerics import class_nll
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import reduced, with_pull
-from lossmith.engines.rows.head import exponential_, in_range, tame
+from lossmith.engines.rows.head import exponentials, in_range, tame
 from lossmith.engines.rows.layout import apart
 
 # Costs of a target from which torch's kernels keep the digits, in float32 and in float64: the mean
@@ -29,14 +29,14 @@ UNLIKELY, UNCERTAIN = 0.25, 1e-8
 # against 565 (two threads; with one the node is ahead from 128 rows on). Where all are likely the
 # look is wasted, which costs a third of torch's time.
 SWIFT = 3 << 16
-# The same for classes fewer than a vector has lanes: torch takes those one at a time
+# The same for rows of fewer classes than a vector has lanes: torch takes those one at a time
 LANES, SHORT = 16, 1 << 13
 # Elements up to which float64 costs less than that node: 99 us against 132 at 400 rows of 10
 TINY = 1 << 12
 # Numbers up to which a list of them is looked through faster than a kernel starts (6 us)
 LISTED = 64
 # Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 512, 1024 and
-# 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long; 1.4 at 3000 to 65,536 rows of 10
+# 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long; 1.4 at 30,000 and 65,536 rows of 10
 FEW = 1 << 20
 nll: Any = cast(Any, kernels).nll_loss_nd
 # What torch's kernel is told to ignore: every label outside has to raise
@@ -68,12 +68,13 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     # the glance takes as long as what it might spare few
     bare = logits.numel() > SWIFT and tame(logits)
     top = None if bare else logits.amax(1, keepdim=True)
-    share = torch.exp(logits) if top is None else exponential_(logits - top)
+    share = torch.exp(logits) if top is None else _lowered(logits, top)
     own, rest = apart(share, place)
     whole = own + rest
     if top is None and not in_range(whole):
         top = logits.amax(1, keepdim=True)
-        own, rest = apart(exponential_(torch.sub(logits, top, out=share)), place)
+        share = _lowered(logits, top)
+        own, rest = apart(share, place)
         whole = own + rest
     value = (rest / own).log1p_()
     tiny = torch.finfo(logits.dtype).tiny
@@ -104,7 +105,8 @@ def _by_torch(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     if input.dtype is not torch.float32:
         return None
     size, classes, rows = input.numel(), input.shape[1], index.numel()
-    if size <= (SWIFT if classes >= LANES else SHORT) and classes <= SHORT_ROW:
+    wide = classes >= LANES or input.ndim > 2  # torch takes positions side by side
+    if size <= (SWIFT if wide else SHORT) and classes <= SHORT_ROW:
         value = nll(torch.log_softmax(input, 1), index, None, reduction, NO_LABEL)
         if _typical(value, reduction, rows) > UNLIKELY:
             return cast(Tensor, value)
@@ -114,6 +116,12 @@ def _by_torch(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
         if _typical(value, reduction, rows) > UNCERTAIN:
             return cast(Tensor, value.float())
     return None
+
+
+def _lowered(logits: Tensor, top: Tensor) -> Tensor:
+    """Exponentials that cannot overflow. On the CPU only."""
+    depths = logits - top
+    return exponentials(depths, depths)
 
 
 def _typical(cost: Tensor, reduction: int, rows: int) -> float:

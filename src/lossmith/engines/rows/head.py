@@ -81,7 +81,7 @@ class Head(NamedTuple):
         if work.lowers:
             top, bend = self.lower(logits, out, work)
             below = -_weighed(out, weight) if deep else None
-            exponential_(out)
+            exponentials(out, out)
             return Lowered(top, below, bend)
         if self._as_it_is(logits, out):
             torch.exp(logits, out=out)
@@ -124,15 +124,16 @@ class Head(NamedTuple):
         return bend
 
 
-def exponential_(out: Tensor) -> Tensor:
-    """Exponentials of logits less the largest of their row, in place; 2e-35 and less may be 0.
+def exponentials(depths: Tensor, out: Tensor) -> Tensor:
+    """Those of logits less the largest of their row, in ``out``; 2e-35 and less may be 0.
 
     On the CPU only.
     """
     deepest = _DEEPEST[out.dtype]
-    if _glance(out)[0] > deepest:
-        return out.exp_()
-    return torch.threshold_(out.clamp_(min=deepest).exp_(), 1.01 * math.exp(deepest), 0.0)
+    if _glance(depths)[0] > deepest:
+        return torch.exp(depths, out=out)
+    torch.clamp(depths, min=deepest, out=out).exp_()
+    return torch.threshold_(out, 1.01 * math.exp(deepest), 0.0)
 
 
 def tame(logits: Tensor) -> bool:
