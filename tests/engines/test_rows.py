@@ -19,7 +19,6 @@ from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.memory import peak_bytes
 from lossmith.core.route import follow
-from lossmith.engines import row
 from lossmith.engines.rows import layout
 from lossmith.engines.rows.head import exponentials
 
@@ -84,8 +83,14 @@ def outcome(
     return [value.detach(), *slopes]
 
 
+def by_blocks(input: Tensor, target: Tensor, **options: Any) -> Tensor:
+    """Cross-entropy by blocks of rows, of few logits too."""
+    return lm.cross_entropy(input, target, sample_weight=torch.ones(len(target)), **options)
+
+
 FAR = (
     (lm.cross_entropy, "index"),
+    (by_blocks, "index"),
     (lm.cross_entropy, "probabilities"),
     (lm.focal_loss, "index"),
     (lm.kl_div_from_logits_loss, "logits"),
@@ -95,16 +100,11 @@ FAR = (
 )
 
 
-FEW = pytest.mark.parametrize("few", [0, row.FEW], ids=["blocks", "few"])
-
-
-@FEW
 @pytest.mark.parametrize("shift", [-300.0, -88.0, -80.0, 30.0, 86.0, 300.0])
 @pytest.mark.parametrize(("loss", "kind"), FAR)
 @pytest.mark.parametrize("shape", [(500, 90), (4000, 10)], ids=str)
-def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift, few, monkeypatch) -> None:
+def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift) -> None:
     """Not even the digits: exponentials may vanish or overflow unless the largest is taken off."""
-    monkeypatch.setattr(row, "FEW", few)
     generator = torch.Generator().manual_seed(0)
     # multiples of 2^-10 are not rounded by the shift
     logits, other = (torch.randn(2, *shape, generator=generator) * 2**11).round() / 2**10
@@ -130,12 +130,10 @@ def adjusted(input: Tensor, target: Tensor, **options: Any) -> Tensor:
 MOVED = ((partial(lm.cross_entropy, logit_scale=2.0), "index"), (adjusted, "index"))
 
 
-@FEW
 @pytest.mark.parametrize(("loss", "kind"), [*FAR, *MOVED])
 @pytest.mark.parametrize("shape", [(500, 90), (2500, 90), (9000, 10)], ids=str)
-def test_logits_far_apart(loss, kind, shape, few, monkeypatch) -> None:
+def test_logits_far_apart(loss, kind, shape) -> None:
     """Many exponentials count as nothing, those of labels among them; and one class is excluded."""
-    monkeypatch.setattr(row, "FEW", few)
     generator = torch.Generator().manual_seed(0)
     logits, other = torch.randn(2, *shape, generator=generator) * 60
     logits[:, 3] = other[:, 3] = -math.inf
@@ -376,14 +374,41 @@ def test_excluded_classes_are_no_reason_to_step_aside() -> None:
     torch.testing.assert_close(slope[:, keep], usual[1])
 
 
-@FEW
+@pytest.mark.parametrize("loss", [lm.cross_entropy, by_blocks])
 @pytest.mark.parametrize("shift", [-200.0, 200.0])
-def test_a_glance_that_misses_a_row_costs_no_digits(few, shift, monkeypatch) -> None:
-    monkeypatch.setattr(row, "FEW", few)
+def test_a_glance_that_misses_a_row_costs_no_digits(loss, shift) -> None:
     x, target = torch.randn(300, 800), torch.randint(800, (300,))
-    shifted = x.clone()
-    shifted[1] += shift
-    found = outcome(lm.cross_entropy, [shifted, target], [True, False], reduction="none")
-    exact = outcome(lm.cross_entropy, [shifted.double(), target], [True, False], reduction="none")
+    x[1] += shift
+    found = outcome(loss, [x, target], [True, False], reduction="none")
+    exact = outcome(loss, [x.double(), target], [True, False], reduction="none")
     for one, other in zip(found, exact, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=2e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (lm.cross_entropy, {}),
+        (by_blocks, {}),
+        (lm.cross_entropy, {"weight": WEIGHT}),
+        (lm.cross_entropy, {"label_smoothing": 0.1}),
+        (lm.cross_entropy, {"z_loss": 0.1}),
+        (lm.poly_loss, {}),
+    ],
+)
+@pytest.mark.parametrize("shape", [(64, 100), (400, 100), (4000, 10), (300, 800)], ids=str)
+@pytest.mark.parametrize(("dtype", "deep"), [(torch.float32, -87.0), (torch.float64, -707.0)])
+def test_an_unlikely_label_that_a_glance_misses(loss, options, shape, dtype, deep) -> None:
+    """Its exponential is there, yet the odds against it overflow."""
+    x = torch.zeros(shape, dtype=dtype)
+    x[:, 0], x[1, 0] = 20.0, deep
+    weight = torch.linspace(0.5, 1.0, shape[1], dtype=dtype)
+    options = {k: weight if v is WEIGHT else v for k, v in options.items()}
+    target = torch.zeros(shape[0], dtype=torch.long)
+    found = outcome(loss, [x, target], [True, False], reduction="none", **options)
+    exact = plainly(
+        lambda: outcome(loss, [x.double(), target], [True, False], reduction="none", **options)
+    )
+    assert exact[0].isfinite().all()
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)

@@ -138,3 +138,11 @@ def test_entropy_has_one_name_per_space():
     )
     with pytest.raises(ValueError, match=r"input must lie in \[0, 1\]"):
         lossmith.entropy_from_probabilities_loss(x)
+
+
+@pytest.mark.parametrize("least", [3e-38, 1e-37, 1e-20])
+def test_js_of_a_class_that_is_excluded_on_one_side(least):
+    p, q = torch.tensor([[1.0, least]]), torch.tensor([[1.0, 0.0]])
+    p.requires_grad_()
+    (slope,) = torch.autograd.grad(lossmith.js_div(p, q), p)
+    assert slope[0, 1].item() == pytest.approx(0.5 * math.log(2), rel=1e-5)

@@ -16,7 +16,7 @@ from lossmith.core.numerics import class_nll
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import reduced, with_pull
-from lossmith.engines.rows.head import exponentials, in_range, tame
+from lossmith.engines.rows.head import COSTLY, exponentials, far_cost, in_range, tame
 from lossmith.engines.rows.layout import apart
 
 # Costs of a target from which torch's kernels keep the digits, in float32 and in float64: the mean
@@ -39,8 +39,9 @@ LISTED = 64
 # 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long; 1.4 at 30,000 and 65,536 rows of 10
 FEW = 1 << 20
 nll: Any = cast(Any, kernels).nll_loss_nd
-# What torch's kernel is told to ignore: every label outside has to raise
-NO_LABEL = -(1 << 62)
+# What torch's kernel is told to ignore, since every label outside has to raise: a number that no
+# cast arrives at, as that of NaN does at -2^63
+NO_LABEL = -(1 << 62) - 1_234_567
 _NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
 
 
@@ -53,9 +54,9 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     """:func:`lossmith.core.numerics.class_nll` along dimension 1, value and gradient at once.
 
     ``-log p = log1p((1 - p) / p)`` with ``1 - p`` summed directly, so that a likely class keeps its
-    digits; where ``p`` underflows, the log-sum-exp less the logit has them.
-    NaN and infinite logits are left to the plain function. An index outside raises. On the CPU
-    only: elsewhere the look at the values would stall the device.
+    digits; where it is very unlikely, the log-sum-exp less the logit has them. NaN, an infinite
+    logit and rows of nothing but -inf are left to the plain function. An index outside raises. On
+    the CPU only: elsewhere the look at the values would stall the device.
     """
     if not input.is_cpu:
         return None
@@ -77,13 +78,11 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
         own, rest = apart(share, place)
         whole = own + rest
     value = (rest / own).log1p_()
-    tiny = torch.finfo(logits.dtype).tiny
-    if not own.amin().item() > tiny:
+    if not value.amax().item() < COSTLY:
         if not math.isfinite(whole.sum().item()):
             return None
-        lse = whole.log()
-        far = (lse if top is None else lse + top) - logits.gather(1, place)
-        value = torch.where(own > tiny, value, far)
+        far = far_cost(whole, top, logits.gather(1, place))
+        value = torch.where(value < COSTLY, value, far)
     value = value.squeeze(1)
     # one kernel: of a number of Python it would take another to make a tensor
     scale = whole.new_full((), 1 / value.numel() if reduction == _MEAN else 1.0) / whole

@@ -120,6 +120,9 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *kept: Tensor) -> tuple[Tensor | None, ...]:
         both = (*leaves, *kept)
+        # sums too small for float32 have slopes too large for it: of probabilities that are 0 there
+        most = torch.finfo(torch.promote_types(input.dtype, torch.float32)).max / 8
+        grad = grad.clamp(-most, most)
         try:
             found = passes.slopes(*flat(*both), grad, needed)
         except Exception as error:

@@ -13,6 +13,9 @@ from lossmith.engines.rows.layout import Work, total
 # of five passes: a class below the range of float32 has no part in such a sum, and its reciprocal
 # keeps its digits
 LEAST, MOST = 2.0**-10, 2.0**64
+# Cost of a class from which its logit tells it, in place of the odds against the class, which may
+# overflow
+COSTLY = 28.0
 # Size of logits beyond which no such sum is to be expected
 TAME = 40.0
 # Depths below the largest logit whose exponential may count as 0, a little before it vanishes:
@@ -124,10 +127,22 @@ class Head(NamedTuple):
         return bend
 
 
-def exponentials(depths: Tensor, out: Tensor) -> Tensor:
-    """Those of logits less the largest of their row, in ``out``; 2e-35 and less may be 0.
+def far_cost(whole: Tensor, top: Tensor | None, logit: Tensor) -> Tensor:
+    """The log-sum-exp less the logit of a class.
 
-    On the CPU only.
+    Args:
+        whole: Sum of the exponentials of a row.
+        top: The largest logit, where it was taken off.
+        logit: That of the class.
+    """
+    lse = whole.log()
+    return (lse if top is None else lse + top) - logit
+
+
+def exponentials(depths: Tensor, out: Tensor) -> Tensor:
+    """Those of depths below the largest logit of a row, or the log-sum-exp, in ``out``.
+
+    Each of 2e-35 and less (1e-304 in float64) may be 0. On the CPU only.
     """
     deepest = _DEEPEST[out.dtype]
     if _glance(depths)[0] > deepest:

@@ -12,7 +12,7 @@ from lossmith.core.route import Call
 from lossmith.engines.rows.device import frame_on_device, logits_of, rows_of
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import LEAST, by_class, in_range
+from lossmith.engines.rows.head import COSTLY, LEAST, by_class, far_cost, in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, apart
 from lossmith.engines.rows.probabilities import Against, by_probabilities
 
@@ -111,9 +111,9 @@ def _piece(
     """
     place = row.place
     gauge, bend = _weigh(logits, out, work, place, loss)
-    if (gauge.own <= torch.finfo(out.dtype).tiny).any():  # there the logits themselves still tell
-        lse = gauge.whole.log() if gauge.top is None else gauge.top + gauge.whole.log()
-        gauge = gauge._replace(lost=lse - loss.head.at(logits, place, out.dtype))
+    if (gauge.own < gauge.rest * math.exp(-COSTLY)).any():
+        logit = loss.head.at(logits, place, out.dtype)
+        gauge = gauge._replace(lost=far_cost(gauge.whole, gauge.top, logit))
     value, away, against = settle(gauge, row, loss, out.shape[1])
     broken = (value + away).isnan()
     if broken.any() and (row.absent is None or (broken & ~row.absent).any()):
@@ -202,7 +202,7 @@ class Gauge(NamedTuple):
         own: That of the class.
         rest: Sum of the others.
         whole: Sum of all.
-        lost: ``-log p`` from the logits themselves, for rows whose ``own`` vanishes.
+        lost: ``-log p`` from the logits themselves, for rows that are ``COSTLY``.
         top: The largest logit; None where nobody needs it.
         below: Sum of the distances to it, with the weights of the classes; None likewise.
     """
@@ -237,7 +237,7 @@ def _costs(gauge: Gauge, row: Row, loss: Against) -> tuple[Tensor, Tensor]:
     own, rest, whole, lost = gauge[:4]
     value = (rest / own).log1p_()
     if lost is not None:
-        value = torch.where(own <= torch.finfo(own.dtype).tiny, lost, value)
+        value = torch.where(value < COSTLY, value, lost)
     against = torch.ones_like(value)
     if loss.cost is not None:
         value, against = loss.cost(value, own / whole, rest / whole)

@@ -76,7 +76,7 @@ def _divergence(p: Tensor, q: Tensor) -> Tensor:
     """
     both = p + q
     # of a denormal number the reciprocal, which the gradient takes, is infinite
-    safe = torch.where(both < 4 * torch.finfo(both.dtype).tiny, 1.0, both)
+    safe = torch.where(both < torch.finfo(both.dtype).tiny, 1.0, both)
     t = (p - q) / safe
     near = t.abs() < 0.5
     small = torch.where(near, t, 0.0)
