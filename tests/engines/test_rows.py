@@ -20,7 +20,7 @@ from lossmith.core import route
 from lossmith.core.memory import peak_bytes
 from lossmith.core.route import follow
 from lossmith.engines.rows import layout
-from lossmith.engines.rows.head import exponentials
+from lossmith.engines.rows.head import exp_of
 
 ORACLES = Path(__file__).parents[1] / "oracles"
 # rows, short rows, positions, positions with few of them, one long row
@@ -156,7 +156,7 @@ def test_no_exponential_is_denormal(dtype: torch.dtype) -> None:
     deepest = math.log(torch.finfo(dtype).tiny)
     depths = torch.linspace(1.1 * deepest, 0.0, 100_000, dtype=dtype)
     depths[5], depths[6] = -math.inf, math.nan
-    found = exponentials(depths[:, None], torch.empty_like(depths)[:, None]).squeeze(1)
+    found = exp_of(depths[:, None], torch.empty_like(depths)[:, None]).squeeze(1)
     assert found[5] == 0
     assert found[6].isnan()
     found, truth = found[7:], depths[7:].double().exp()

@@ -16,7 +16,7 @@ from lossmith.core.numerics import class_nll
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import reduced, with_pull
-from lossmith.engines.rows.head import COSTLY, exponentials, far_cost, in_range, tame
+from lossmith.engines.rows.head import COSTLY, exp_of, far_cost, in_range, tame
 from lossmith.engines.rows.layout import apart
 
 # Costs of a target from which torch's kernels keep the digits, in float32 and in float64: the mean
@@ -43,11 +43,6 @@ nll: Any = cast(Any, kernels).nll_loss_nd
 # cast arrives at, as that of NaN does at -2^63
 NO_LABEL = -(1 << 62) - 1_234_567
 _NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
-
-
-def few(input: Tensor) -> bool:
-    """Whether logits are too few for the blocks of ``rows/`` to gain on one pass over all."""
-    return input.numel() <= FEW
 
 
 def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
@@ -120,7 +115,7 @@ def _by_torch(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
 def _lowered(logits: Tensor, top: Tensor) -> Tensor:
     """Exponentials that cannot overflow. On the CPU only."""
     depths = logits - top
-    return exponentials(depths, depths)
+    return exp_of(depths, depths)
 
 
 def _typical(cost: Tensor, reduction: int, rows: int) -> float:

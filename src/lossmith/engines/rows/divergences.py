@@ -17,7 +17,7 @@ from lossmith.core.route import Call
 from lossmith.engines.rows.device import apart_on_device
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import exponentials, in_range
+from lossmith.engines.rows.head import exp_of, in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
 
@@ -136,7 +136,7 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
                 if whole is None or not in_range(whole):
                     work.lowers = True
                     side = torch.sub(side, side.amax(1, keepdim=True), out=out)
-                    whole = total(exponentials(side, e))
+                    whole = total(exp_of(side, e))
                 e.mul_(factor / whole)
                 sides.append(side)
                 depths.append(whole.double().log_())  # their difference is often the smaller

@@ -84,7 +84,7 @@ class Head(NamedTuple):
         if work.lowers:
             top, bend = self.lower(logits, out, work)
             below = -_weighed(out, weight) if deep else None
-            exponentials(out, out)
+            exp_of(out, out)
             return Lowered(top, below, bend)
         if self._as_it_is(logits, out):
             torch.exp(logits, out=out)
@@ -139,8 +139,8 @@ def far_cost(whole: Tensor, top: Tensor | None, logit: Tensor) -> Tensor:
     return (lse if top is None else lse + top) - logit
 
 
-def exponentials(depths: Tensor, out: Tensor) -> Tensor:
-    """Those of depths below the largest logit of a row, or the log-sum-exp, in ``out``.
+def exp_of(depths: Tensor, out: Tensor) -> Tensor:
+    """Exponentials of depths below the largest logit of a row, or the log-sum-exp, in ``out``.
 
     Each of 2e-35 and less (1e-304 in float64) may be 0. On the CPU only.
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 from lossmith.core.route import Call
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import Head, by_class, exponentials, in_range
+from lossmith.engines.rows.head import Head, by_class, exp_of, in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
 # Costs of a target from which they keep their digits as a difference of larger numbers
@@ -89,7 +89,7 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
             work.lowers = True
         top, bend = loss.head.lower(own, out, work)
         reach = total(torch.mul(part, out, out=work.like(out, -3)))
-        whole, depth = log_total(exponentials(out, out))
+        whole, depth = log_total(exp_of(out, out))
         value = mass * depth - reach
         if loss.z_loss:
             lse = top + depth
@@ -118,7 +118,7 @@ def _entropy(call: Call, needs: tuple[bool, ...]) -> Done | None:
         (out,) = outs
         Head().lower(piece.logits(grid), out, work)
         depths = work.like(out, -1).copy_(out.clamp_(min=_LOWEST))
-        whole, depth = log_total(exponentials(out, out))
+        whole, depth = log_total(exp_of(out, out))
         if whole.isnan().any():
             return None
         mean = total(torch.mul(out, depths, out=work.like(out, -2))) / whole

@@ -11,7 +11,7 @@ from lossmith.core.domain import CLASS, POSITIVE, REAL, Optional
 from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
 from lossmith.core.signature import HALF, Signature
 from lossmith.engines.eligible import eager
-from lossmith.engines.rows.head import Head, exponentials
+from lossmith.engines.rows.head import Head, exp_of
 from lossmith.engines.rows.layout import Layout, Work, total
 from lossmith.engines.rows.probabilities import log_total
 
@@ -141,7 +141,7 @@ class _Statistics(torch.autograd.Function):
             top, _ = head.lower(piece.logits(grid), out, work)
             own = piece.numbers(place)
             depth = out.gather(1, own)
-            e = exponentials(out, work.like(out, 1))
+            e = exp_of(out, work.like(out, 1))
             whole, log_whole = log_total(e)
             # 0 times -inf is 0 here: the class is excluded
             mean = total(e.mul_(out.clamp_(min=torch.finfo(dtype).min))) / whole
@@ -181,7 +181,7 @@ class _Statistics(torch.autograd.Function):
             log_p = work.like(part, 0)
             top, bend = head.lower(part, log_p, work)
             log_p.sub_(piece.numbers(norm) - top)
-            p = exponentials(log_p, work.like(part, 1))
+            p = exp_of(log_p, work.like(part, 1))
             factor = to_lse - to_prob
             if given[1] is not None:
                 log_p.clamp_(min=torch.finfo(dtype).min / 4).add_(piece.numbers(spread))

@@ -24,7 +24,7 @@ from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, 
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.eligible import eager
-from lossmith.engines.row import few, one_pass_class_nll
+from lossmith.engines.row import FEW, one_pass_class_nll
 from lossmith.engines.rows.head import Head
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
@@ -32,7 +32,7 @@ from lossmith.engines.rows.targets import against
 
 def _native(input: Tensor, target: Tensor, reduction: int, **options: Any) -> Tensor | None:
     """One pass over few logits; blocks of rows are faster for many."""
-    return one_pass(input, target, reduction, **options) if input.ndim > 1 and few(input) else None
+    return one_pass(input, target, reduction, **options) if input.numel() <= FEW else None
 
 
 def one_pass(
