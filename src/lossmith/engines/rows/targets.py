@@ -81,7 +81,8 @@ def _bare_piece(
 ) -> Tensor | None:
     """The odds against the class, for a loss without options: few steps. On the CPU only.
 
-    None if logits are so far apart that a class has no exponential to tell by.
+    None if logits are so far apart that a class has no exponential to tell by: :func:`_of_odds`
+    would find out, but only after all pieces.
     """
     gauge, _ = _weigh(logits, out, work, place, loss)
     own, rest, whole = gauge[:3]
