@@ -117,3 +117,20 @@ def test_no_label_outside_goes_unnoticed(shape, label, reduction) -> None:
     index[1] = shape[1] if label == "C" else label
     with pytest.raises(ValueError, match="target must be a class index in"):
         lm.cross_entropy(logits, index, reduction=reduction)
+
+
+@pytest.mark.parametrize("depth", [70.0, 95.0])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_one_label_far_out_among_learned_ones(depth, reduction) -> None:
+    """The odds against it are beyond float32, and the mean cost is still that of likely labels."""
+    index = torch.arange(400) % 40
+    logits = torch.zeros(400, 40).scatter_(1, index[:, None], 20.0)
+    logits[7, index[7]] = -depth
+    x, exact = logits.clone().requires_grad_(), logits.double().requires_grad_()
+    value = lm.cross_entropy(x, index, reduction=reduction)
+    truth = torch.nn.functional.cross_entropy(exact, index, reduction=reduction)
+    assert truth.mean() / (400 if reduction == "sum" else 1) < row.UNLIKELY
+    assert torch.allclose(value.double(), truth, rtol=1e-6, atol=1e-13)
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    (wanted,) = torch.autograd.grad(truth.sum(), exact)
+    assert (slope - wanted).abs().max() <= 1e-6 * wanted.abs().max()
