@@ -50,9 +50,15 @@ LOSSES = {
 }
 
 
+# an image that is one piece, and the same in many
+in_one_piece_or_many = pytest.mark.parametrize("block", [1 << 30, 1 << 12])
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_as_accurate_as_the_plain_function(name, dtype, monkeypatch) -> None:
+@in_one_piece_or_many
+def test_as_accurate_as_the_plain_function(name, dtype, block, monkeypatch) -> None:
+    monkeypatch.setattr(passes, "BLOCK", block)
     loss, options = LOSSES[name]
     logits, label = image(dtype)
     truth = plainly(monkeypatch, loss, logits.double(), label, **options)
@@ -109,9 +115,26 @@ def test_memory_is_that_of_the_gradient_and_of_a_piece(dtype, monkeypatch) -> No
     assert peak_bytes(run, CPU) > 6 * gradient
 
 
+@pytest.mark.parametrize("ignore", [2, -1, 255])
+@pytest.mark.parametrize("scale", [1, 100])
+@in_one_piece_or_many
+def test_ignored_positions_and_vanishing_labels(ignore, scale, block, monkeypatch) -> None:
+    """The cost of a label whose probability vanishes, beside positions that cost nothing."""
+    monkeypatch.setattr(passes, "BLOCK", block)
+    logits, label = image()
+    label[label == 2] = ignore
+    given = lm.dice_focal_loss, scale * logits.double(), label
+    truth = plainly(monkeypatch, *given, ignore_index=ignore, gamma=0.0)
+    found = outcome(given[0], scale * logits, label, ignore_index=ignore, gamma=0.0)
+    for here, there in zip(found, truth, strict=True):
+        torch.testing.assert_close(here.double(), there, rtol=2e-5, atol=1e-6 * there.abs().max())
+
+
 @pytest.mark.parametrize("options", [{}, {"ignore_index": 1}, {"squared": True}], ids=str)
-def test_the_gradient_can_be_asked_for_twice(options) -> None:
+@in_one_piece_or_many
+def test_the_gradient_can_be_asked_for_twice(options, block, monkeypatch) -> None:
     """It is written over the probabilities that the first pass left, which are gone then."""
+    monkeypatch.setattr(passes, "BLOCK", block)
     logits, label = image()
     leaf = logits.requires_grad_()
     value = lm.dice_ce_loss(leaf, label, **options)

@@ -1,4 +1,4 @@
-"""Both passes over softmax and class indices by hand: in place, in buffers that fit the cache.
+"""Both passes over softmax and class indices by hand, in pieces that stay in the cache.
 
 The first pass leaves the probabilities in the memory of the gradient, where the second finds them
 and writes the gradient over them: no exponential is taken twice, and nothing more is kept.
@@ -27,34 +27,43 @@ from lossmith.engines.passes import (
 )
 
 
+class _Part(NamedTuple):
+    """A piece of softmax probabilities, ``(samples, classes, positions)``; 0 where ignored.
+
+    Attributes:
+        others: Probabilities of the other classes, 0 at the label.
+        own: The label's probability, one number per position; 1 where ignored.
+        rest: ``1 - own``, as the sum of the others.
+        absent: Whether a position is ignored; None if none is.
+    """
+
+    others: Tensor
+    own: Tensor
+    rest: Tensor
+    absent: Tensor | None
+
+
 class LabelMaps(Keeping):
-    """Softmax and class indices, by hand: in place, in buffers that stay in the cache."""
+    """The two passes, piece by piece."""
+
+    def __init__(self, measure: Measure, *, keep: bool = False) -> None:
+        super().__init__(measure, keep=keep)
+        self._part: _Part | None = None
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """The sums, ``(N, C, COLUMNS)``, in float64."""
         total = logits.new_zeros((*logits.shape[:2], COLUMNS), dtype=torch.float64)
-        room = _Room(logits, self.measure)
-        if self.keep and logits.dtype is room.work:  # half precision would not hold them
+        if self.keep and logits.dtype not in HALF:  # half precision would not hold them
             self._kept = in_huge_pages(torch.empty_like(logits))
-        gamma, squared = self.measure.gamma, self.measure.squared
-        columns = [HIT, MISS, SIZE, *([COST] * (gamma is not None)), *([GAP] * squared)]
         for rows, span in pieces(logits):
+            piece, labels = logits[rows, :, span], target[rows, span]
             place = None if self._kept is None else self._kept[rows, :, span]
-            part = room.split(logits[rows, :, span], target[rows, span], place)
-            numbers = [part.own, part.rest, torch.ones_like(part.own)]
-            if gamma is not None:
-                numbers.append(part.nll * part.rest.pow(gamma) if gamma else part.nll)
-            if squared:
-                numbers.append(part.rest.square())
-            found = part.mark @ torch.cat(numbers, 1).mT  # sums over the positions of each label
-            into = total[rows]
-            into[..., columns] += found
-            into[..., POSITIONS] += found[..., 2].sum(1, keepdim=True, dtype=torch.float64)
-            into[..., FALSE_ALARM] += part.others.sum(2)
-            if squared:
-                into[..., GAP] += torch.mul(part.others, part.others, out=part.spare).sum(2)
-            if place is not None:
-                place.addcmul_(part.mark, part.own)
+            part = self._split(piece, labels, place)
+            total[rows] += self._added_up(part, piece, labels)
+            if place is not None and place.shape == logits.shape:
+                self._part = part
+            elif place is not None:  # two numbers per position of an image would be too many
+                place.scatter_(1, _indices(labels, part.absent).unsqueeze(1), part.own)
         return total
 
     def slopes(
@@ -67,138 +76,111 @@ class LabelMaps(Keeping):
         ``p_c (s_c - m)``, where m, the mean of s, is a sum over the others: nothing cancels where
         the label is likely.
         """
-        kept = self._take()
-        slopes, room = (
-            in_huge_pages(torch.empty_like(logits)) if kept is None else kept,
-            _Room(logits, self.measure),
-        )
-        by = pull.to(room.work).unsqueeze(2).unbind(-1)  # (N, C, 1) each
-        by_label = by[MISS] - by[HIT]
-        for rows, columns in pieces(logits):
-            place, labels = slopes[rows, :, columns], target[rows, columns]
+        kept, whole, self._part = self._take(), self._part, None
+        slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
+        by = pull.to(_work(logits)).unbind(-1)  # (N, C) each
+        by_label, by_alarm, by_gap = by[MISS] - by[HIT], by[FALSE_ALARM].unsqueeze(2), 2 * by[GAP]
+        for rows, span in pieces(logits):
+            labels, place = target[rows, span], slopes[rows, :, span]
             if kept is None:
-                part = room.split(logits[rows, :, columns], labels, None)
-                if logits.dtype is room.work:  # as the first time, to the last digit
-                    part = room.take_apart(part.others.addcmul_(part.mark, part.own), labels)
+                out = None if logits.dtype in HALF else place
+                part = self._split(logits[rows, :, span], labels, out)
             else:
-                part = room.take_apart(place, labels)
-            spare, others, rest = part.spare, part.others, part.rest
-            shift = part.look_up(by_label[rows])
-            alarm = by[FALSE_ALARM][rows]
+                part = whole or self._take_apart(place, labels)
+            label = _indices(labels, part.absent)
+            others, own, rest = part.others, part.own, part.rest
+            shift, alarm = by_label[rows].gather(1, label).unsqueeze(1), by_alarm[rows]
             if self.measure.squared:
-                shift = shift + 2 * rest * part.look_up(by[GAP][rows])
-                alarm = torch.mul(others, 2 * by[GAP][rows], out=room.more()).add_(alarm)
-                mean = torch.mul(others, alarm, out=spare).sum(1, keepdim=True)
+                shift.addcmul_(rest, by_gap[rows].gather(1, label).unsqueeze(1))
+                alarm = others * by_gap[rows].unsqueeze(2) + alarm
+                mean = (others * alarm).sum(1, keepdim=True)
             else:
                 mean = alarm.mT @ others
-            certainty = self._certainty(part, by[COST][rows])
             mean.addcmul_(rest, shift)
-            own = mean.mul(part.own).addcmul_(rest, certainty).neg_()
-            torch.add(alarm, mean.neg_().add_(shift).add_(certainty), out=spare)
-            found = others.mul_(spare).addcmul_(part.mark, own)
-            if kept is None:
-                place.copy_(found)
+            at_label = own * mean
+            if self.measure.gamma is not None:
+                certainty = self._certainty(part, by[COST][rows].gather(1, label).unsqueeze(1))
+                at_label.addcmul_(rest, certainty)
+                shift.add_(certainty)
+            others.mul_(alarm + shift.sub_(mean)).scatter_(1, label.unsqueeze(1), at_label.neg_())
+            if others.dtype is not slopes.dtype:
+                place.copy_(others)
         return (slopes,)
 
-    def _certainty(self, part: "_Part", by_cost: Tensor) -> Tensor:
+    def _split(self, logits: Tensor, target: Tensor, out: Tensor | None) -> _Part:
+        """Softmax of a piece, in ``out`` or in memory of its own, taken apart by the labels."""
+        return self._take_apart(torch.softmax(logits.to(_work(logits)), 1, out=out), target)
+
+    def _take_apart(self, tile: Tensor, target: Tensor) -> _Part:
+        """The probabilities of the labels are taken out of all."""
+        ignore, absent = self.measure.ignore_index, None
+        # a look at one end of the numbers costs less than a comparison of all, and torch looks for
+        # ends of float32 20 times as fast as for those of int64
+        coarse = target.to(tile.dtype)
+        inside = 0 <= ignore < tile.shape[1]
+        if inside or (coarse.amin() if ignore < 0 else coarse.amax()).item() == ignore:
+            absent = (target == ignore).unsqueeze(1)
+            tile.masked_fill_(absent, 0.0)
+        label = _indices(target, absent).unsqueeze(1)
+        own = tile.gather(1, label)
+        # the kernel that takes a number in place of zeros needs twice as long
+        others = tile.scatter_(1, label, torch.zeros_like(own))
+        if absent is not None:
+            own.masked_fill_(absent, 1.0)  # which costs nothing, where 0 would cost a second look
+        return _Part(others, own, others.sum(1, keepdim=True), absent)
+
+    def _added_up(self, part: _Part, logits: Tensor, target: Tensor) -> Tensor:
+        """The sums of a piece, ``(samples, classes, COLUMNS)``."""
+        others, own, rest, absent = part
+        label, gamma = _indices(target, absent).unsqueeze(1), self.measure.gamma
+        present = torch.ones_like(own)
+        if absent is not None:
+            present.masked_fill_(absent, 0.0)
+        numbers = [own, rest, present]
+        if gamma is not None:
+            cost = _cost(own, rest, logits, label)
+            numbers.append(cost * rest.pow(gamma) if gamma else cost)
+        if self.measure.squared:
+            numbers.append(rest.square())
+        mark = torch.zeros_like(others).scatter_(1, label, present)
+        # sums over the positions of each label
+        hit, miss, size, *more = (mark @ torch.cat(numbers, 1).mT).unbind(2)
+        columns = dict.fromkeys(range(COLUMNS), torch.zeros_like(hit))
+        columns |= {HIT: hit, MISS: miss, SIZE: size, FALSE_ALARM: others.sum(2)}
+        columns[POSITIONS] = size.sum(1, keepdim=True).expand_as(size)
+        if gamma is not None:
+            columns[COST] = more[0]
+        if self.measure.squared:
+            columns[GAP] = torch.mul(others, others, out=mark).sum(2).add_(more[-1])
+        return torch.stack(tuple(columns.values()), -1)
+
+    def _certainty(self, part: _Part, by_cost: Tensor) -> Tensor:
         """Minus the derivative of the cost by the label's log-probability."""
         gamma = self.measure.gamma
-        if gamma is None:
-            return part.rest.new_zeros(())
-        certainty = part.look_up(by_cost)
         if not gamma:
-            return certainty
+            return by_cost
         own, rest = part.own, part.rest
         # p log p is 0 where p is; -log p / rest is 1 where the rest is 0
         share = torch.where(own > torch.finfo(own.dtype).tiny, own * (rest / own).log1p(), 0.0)
         ratio = torch.where(rest == 0, 1.0, share / rest)
-        return certainty * rest.pow(gamma) * (1 + gamma * ratio)
+        return by_cost * rest.pow(gamma) * (1 + gamma * ratio)
 
 
-class _Part(NamedTuple):
-    """A piece of softmax probabilities, ``(samples, classes, positions)``; 0 where ignored.
-
-    Attributes:
-        mark: 1 at the label, otherwise 0.
-        spare: Free to be overwritten.
-        others: Probabilities of the other classes, 0 at the label.
-        own: The label's probability, one number per position; 1 where ignored.
-        rest: ``1 - own``, as the sum of the others.
-        nll: ``-log own``; empty if nobody asked for it.
-    """
-
-    mark: Tensor
-    spare: Tensor
-    others: Tensor
-    own: Tensor
-    rest: Tensor
-    nll: Tensor
-
-    def look_up(self, table: Tensor) -> Tensor:
-        """The entry of ``(samples, classes, 1)`` at each label."""
-        if bool((table == table[:, :1]).all()):
-            return table[:, :1]
-        return table.mT @ self.mark
+def _cost(own: Tensor, rest: Tensor, logits: Tensor, label: Tensor) -> Tensor:
+    """``-log own``."""
+    cost, tiny = (rest / own).log1p_(), torch.finfo(own.dtype).tiny
+    if own.amin().item() > tiny:
+        return cost
+    # where it vanishes, the log-sum-exp less the logit has its digits
+    far = torch.log_softmax(logits.to(own.dtype), 1).gather(1, label).neg_()
+    return torch.where(own > tiny, cost, far)
 
 
-class _Room:
-    """Buffers for pieces: a fresh megabyte costs more than the arithmetic on it."""
+def _indices(target: Tensor, absent: Tensor | None) -> Tensor:
+    """The labels as a kernel wants them, 0 where ignored."""
+    label = target.long()
+    return label if absent is None else label.masked_fill(absent.squeeze(1), 0)
 
-    def __init__(self, logits: Tensor, measure: Measure) -> None:
-        self.work = torch.float32 if logits.dtype in HALF else logits.dtype
-        self._measure = measure
-        first = next(pieces(logits), None)
-        piece = logits[first[0], :, first[1]] if first else logits
-        self._shape = piece.shape
-        self._buffers = logits.new_empty((3, piece.numel()), dtype=self.work)
-        self._label = logits.new_empty(piece.numel(), dtype=self.work)
-        self._classes = torch.arange(logits.shape[1], dtype=self.work).unsqueeze(1)
 
-    def more(self) -> Tensor:
-        """One further buffer, of the shape of the latest piece."""
-        return self._buffers.new_empty(self._shape)
-
-    def split(self, logits: Tensor, target: Tensor, out: Tensor | None) -> _Part:
-        """Softmax of a piece, taken apart by the labels; the others go to ``out``."""
-        others = self._buffers[2, : logits.numel()].view(logits.shape) if out is None else out
-        top = logits.amax(1, keepdim=True)
-        if logits.dtype is self.work:
-            torch.sub(logits, top, out=others)
-        else:
-            others.copy_(logits).sub_(top)
-        part = self.take_apart(others.exp_(), target)
-        own, rest = part.own, part.rest
-        whole = own + rest
-        if self._measure.gamma is not None:
-            nll = (rest / own).log1p_()
-            if own.amin().item() <= torch.finfo(self.work).tiny:
-                # where it vanishes, the distance to the largest logit is most of it
-                label = target.long().clamp(0, logits.shape[1] - 1).unsqueeze(1)
-                far = (top - logits.gather(1, label)).to(self.work) + whole.log()
-                nll = torch.where(own > torch.finfo(self.work).tiny, nll, far)
-            part = part._replace(nll=nll)
-        inverse = whole.reciprocal_()
-        others.mul_(inverse)
-        own.mul_(inverse)
-        rest.mul_(inverse)
-        return part
-
-    def take_apart(self, tile: Tensor, target: Tensor) -> _Part:
-        """From numbers in proportion to a softmax those of the labels are taken out."""
-        shape = self._shape = tile.shape
-        spare, mark = (b[: tile.numel()].view(shape) for b in self._buffers[:2])
-        label = self._label[: target.numel()].view(shape[0], 1, shape[2])
-        label.copy_(target.unsqueeze(1))
-        torch.eq(label, self._classes, out=mark)
-        ignore, absent = self._measure.ignore_index, None
-        # a look at one end of the numbers costs less than a comparison of all
-        inside = 0 <= ignore < shape[1]
-        if inside or (label.amin() if ignore < 0 else label.amax()).item() == ignore:
-            absent = label == ignore
-            tile.masked_fill_(absent, 0.0)
-            mark.masked_fill_(absent, 0.0)
-        own = torch.mul(tile, mark, out=spare).sum(1, keepdim=True)
-        rest = tile.sub_(spare).sum(1, keepdim=True)
-        if absent is not None:
-            own.masked_fill_(absent, 1.0)
-        return _Part(mark, spare, tile, own, rest, own)
+def _work(logits: Tensor) -> torch.dtype:
+    return torch.float32 if logits.dtype in HALF else logits.dtype
