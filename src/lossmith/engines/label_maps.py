@@ -31,16 +31,20 @@ class _Part(NamedTuple):
     """A piece of softmax probabilities, ``(samples, classes, positions)``; 0 where ignored.
 
     Attributes:
+        mark: 1 at the label, otherwise 0.
         others: Probabilities of the other classes, 0 at the label.
         own: The label's probability, one number per position; 1 where ignored.
         rest: ``1 - own``, as the sum of the others.
-        absent: Whether a position is ignored; None if none is.
     """
 
+    mark: Tensor
     others: Tensor
     own: Tensor
     rest: Tensor
-    absent: Tensor | None
+
+    def look_up(self, table: Tensor) -> Tensor:
+        """The entry of ``(samples, classes)`` at each label."""
+        return table.unsqueeze(1) @ self.mark
 
 
 class LabelMaps(Keeping):
@@ -62,8 +66,8 @@ class LabelMaps(Keeping):
             total[rows] += self._added_up(part, piece, labels)
             if place is not None and place.shape == logits.shape:
                 self._part = part
-            elif place is not None:  # two numbers per position of an image would be too many
-                place.scatter_(1, _indices(labels, part.absent).unsqueeze(1), part.own)
+            elif place is not None:  # what else there is of an image would be too much to keep
+                place.addcmul_(part.mark, part.own)
         return total
 
     def slopes(
@@ -87,11 +91,10 @@ class LabelMaps(Keeping):
                 part = self._split(logits[rows, :, span], labels, out)
             else:
                 part = whole or self._take_apart(place, labels)
-            label = _indices(labels, part.absent)
             others, own, rest = part.others, part.own, part.rest
-            shift, alarm = by_label[rows].gather(1, label).unsqueeze(1), by_alarm[rows]
+            shift, alarm = part.look_up(by_label[rows]), by_alarm[rows]
             if self.measure.squared:
-                shift.addcmul_(rest, by_gap[rows].gather(1, label).unsqueeze(1))
+                shift.addcmul_(rest, part.look_up(by_gap[rows]))
                 alarm = others * by_gap[rows].unsqueeze(2) + alarm
                 mean = (others * alarm).sum(1, keepdim=True)
             else:
@@ -99,10 +102,10 @@ class LabelMaps(Keeping):
             mean.addcmul_(rest, shift)
             at_label = own * mean
             if self.measure.gamma is not None:
-                certainty = self._certainty(part, by[COST][rows].gather(1, label).unsqueeze(1))
+                certainty = self._certainty(part, part.look_up(by[COST][rows]))
                 at_label.addcmul_(rest, certainty)
                 shift.add_(certainty)
-            others.mul_(alarm + shift.sub_(mean)).scatter_(1, label.unsqueeze(1), at_label.neg_())
+            others.mul_(alarm + shift.sub_(mean)).addcmul_(part.mark, at_label, value=-1)
             if others.dtype is not slopes.dtype:
                 place.copy_(others)
         return (slopes,)
@@ -113,36 +116,33 @@ class LabelMaps(Keeping):
 
     def _take_apart(self, tile: Tensor, target: Tensor) -> _Part:
         """The probabilities of the labels are taken out of all."""
-        ignore, absent = self.measure.ignore_index, None
-        # a look at one end of the numbers costs less than a comparison of all, and torch looks for
-        # ends of float32 20 times as fast as for those of int64
-        coarse = target.to(tile.dtype)
+        classes = torch.arange(tile.shape[1], dtype=tile.dtype).unsqueeze(1)
+        mark = torch.eq(target.unsqueeze(1), classes, out=torch.empty_like(tile))
+        label, ignore, absent = target.unsqueeze(1).long(), self.measure.ignore_index, None
+        # a look at one end of the numbers costs less than a comparison of all
         inside = 0 <= ignore < tile.shape[1]
-        if inside or (coarse.amin() if ignore < 0 else coarse.amax()).item() == ignore:
-            absent = (target == ignore).unsqueeze(1)
+        if inside or (target.min() if ignore < 0 else target.max()).item() == ignore:
+            absent = label == ignore
+            label = label.masked_fill(absent, 0)
+            mark.masked_fill_(absent, 0.0)
             tile.masked_fill_(absent, 0.0)
-        label = _indices(target, absent).unsqueeze(1)
         own = tile.gather(1, label)
-        # the kernel that takes a number in place of zeros needs twice as long
-        others = tile.scatter_(1, label, torch.zeros_like(own))
+        # what is taken off is the number itself: exactly 0 is left
+        others = tile.addcmul_(mark, own, value=-1)
         if absent is not None:
             own.masked_fill_(absent, 1.0)  # which costs nothing, where 0 would cost a second look
-        return _Part(others, own, others.sum(1, keepdim=True), absent)
+        return _Part(mark, others, own, others.sum(1, keepdim=True))
 
     def _added_up(self, part: _Part, logits: Tensor, target: Tensor) -> Tensor:
         """The sums of a piece, ``(samples, classes, COLUMNS)``."""
-        others, own, rest, absent = part
-        label, gamma = _indices(target, absent).unsqueeze(1), self.measure.gamma
-        present = torch.ones_like(own)
-        if absent is not None:
-            present.masked_fill_(absent, 0.0)
-        numbers = [own, rest, present]
+        mark, others, own, rest = part
+        gamma = self.measure.gamma
+        numbers = [own, rest, torch.ones_like(own)]
         if gamma is not None:
-            cost = _cost(own, rest, logits, label)
+            cost = _cost(own, rest, logits, target)
             numbers.append(cost * rest.pow(gamma) if gamma else cost)
         if self.measure.squared:
             numbers.append(rest.square())
-        mark = torch.zeros_like(others).scatter_(1, label, present)
         # sums over the positions of each label
         hit, miss, size, *more = (mark @ torch.cat(numbers, 1).mT).unbind(2)
         columns = dict.fromkeys(range(COLUMNS), torch.zeros_like(hit))
@@ -151,7 +151,7 @@ class LabelMaps(Keeping):
         if gamma is not None:
             columns[COST] = more[0]
         if self.measure.squared:
-            columns[GAP] = torch.mul(others, others, out=mark).sum(2).add_(more[-1])
+            columns[GAP] = others.square().sum(2).add_(more[-1])
         return torch.stack(tuple(columns.values()), -1)
 
     def _certainty(self, part: _Part, by_cost: Tensor) -> Tensor:
@@ -166,20 +166,15 @@ class LabelMaps(Keeping):
         return by_cost * rest.pow(gamma) * (1 + gamma * ratio)
 
 
-def _cost(own: Tensor, rest: Tensor, logits: Tensor, label: Tensor) -> Tensor:
+def _cost(own: Tensor, rest: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     """``-log own``."""
     cost, tiny = (rest / own).log1p_(), torch.finfo(own.dtype).tiny
     if own.amin().item() > tiny:
         return cost
     # where it vanishes, the log-sum-exp less the logit has its digits
+    label = target.long().clamp(0, logits.shape[1] - 1).unsqueeze(1)
     far = torch.log_softmax(logits.to(own.dtype), 1).gather(1, label).neg_()
     return torch.where(own > tiny, cost, far)
-
-
-def _indices(target: Tensor, absent: Tensor | None) -> Tensor:
-    """The labels as a kernel wants them, 0 where ignored."""
-    label = target.long()
-    return label if absent is None else label.masked_fill(absent.squeeze(1), 0)
 
 
 def _work(logits: Tensor) -> torch.dtype:

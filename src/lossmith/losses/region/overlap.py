@@ -121,10 +121,14 @@ def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
     mostly_wrong = wrong > right
     less = torch.where(mostly_wrong, right, wrong)
     more = torch.where(mostly_wrong, wrong, right)
-    # below the smallest normal number there is nothing: 1 / more would overflow
-    nothing = more < torch.finfo(more.dtype).tiny
-    odds = torch.where(nothing, 0.0, less) / torch.where(nothing, 1.0, more)
-    return torch.where(mostly_wrong & ~nothing, 1.0, odds) / (1 + odds)
+    tiny = torch.finfo(more.dtype).tiny
+    if smooth < tiny:
+        # below the smallest normal number there is nothing: 1 / more would overflow
+        nothing = more < tiny
+        mostly_wrong = mostly_wrong & ~nothing
+        less, more = torch.where(nothing, 0.0, less), torch.where(nothing, 1.0, more)
+    odds = less / more
+    return torch.where(mostly_wrong, 1.0, odds) / (1 + odds)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -197,7 +197,8 @@ class RegionStatistics:
         return cost.sum(1) / torch.where(count == 0, 1.0, count)
 
     def _overlap(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.sums[..., HIT], self.sums[..., FALSE_ALARM], self.sums[..., MISS]
+        columns = self.sums.unbind(-1)
+        return columns[HIT], columns[FALSE_ALARM], columns[MISS]
 
 
 def over_classes(
@@ -208,11 +209,13 @@ def over_classes(
     batch: bool = False,
 ) -> Tensor:
     """Mean over the classes, ``(N, C)`` to ``(N)``, or to ``()`` for a batch taken as one."""
-    factor = torch.ones_like(value[0:1]) if weight is None else weight.to(value).unsqueeze(0)
-    if not include_background:
-        value, factor = value[:, 1:], factor[:, 1:]
-    total = factor.sum()
-    mean = (value * factor).sum(1) / torch.where(total == 0, 1.0, total)
+    start = 0 if include_background else 1
+    if weight is None:
+        mean = value[:, start:].mean(1)
+    else:
+        factor = weight[start:].to(value)
+        total = factor.sum()
+        mean = (value[:, start:] * factor).sum(1) / torch.where(total == 0, 1.0, total)
     return mean.squeeze(0) if batch else mean
 
 
