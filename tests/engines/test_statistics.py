@@ -130,6 +130,40 @@ def test_ignored_positions_and_vanishing_labels(ignore, scale, block, monkeypatc
         torch.testing.assert_close(here.double(), there, rtol=2e-5, atol=1e-6 * there.abs().max())
 
 
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (lm.mcc_loss, {}),
+        (lm.generalized_dice_loss, {}),
+        (lm.dice_loss, {"smooth": 0.0, "squared": True}),
+    ],
+    ids=["mcc", "generalized", "squared"],
+)
+@pytest.mark.parametrize("engine", ["plain", "one_pass"])
+def test_an_unlikely_label_whose_slope_is_large(loss, options, engine, monkeypatch) -> None:
+    """Nobody else at its position is measured from it: its size would take their digits."""
+    monkeypatch.setattr(generated_label_maps, "PIECE", 1 << 10)
+    logits, label = image(shape=(2, 8, 3000))
+    logits[:, 0] += 14
+    label.clamp_(min=1)
+    given = {"reduction": "sum", **options}
+    truth = plainly(monkeypatch, loss, logits.double(), label, **given)[1]
+    with lm.engine(engine):
+        slope = outcome(loss, logits, label, **given)[1]
+    assert (slope - truth).abs().max() <= 1e-6 * truth.abs().max()
+
+
+def test_sums_over_a_long_piece_keep_their_digits() -> None:
+    """Of labels that are nearly certain: numbers that are all rounded to the same side."""
+    logits, label = image(shape=(1, 2, 1 << 18))
+    logits[0, 0] += 12
+    statistics = lm.RegionStatistics.from_logits(logits, torch.zeros_like(label))
+    truth = logits.double().softmax(1).sum(2)[0]
+    hit, false_alarm = statistics.sums[0, 0, passes.HIT], statistics.sums[0, 1, passes.FALSE_ALARM]
+    assert abs(hit - truth[0]) <= 3e-7 * truth[0]
+    assert abs(false_alarm - truth[1]) <= 3e-7 * truth[1]
+
+
 @pytest.mark.parametrize("options", [{}, {"ignore_index": 1}, {"squared": True}], ids=str)
 @in_one_piece_or_many
 def test_the_gradient_can_be_asked_for_twice(options, block, monkeypatch) -> None:

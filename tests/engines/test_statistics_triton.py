@@ -13,7 +13,7 @@ import torch
 
 import lossmith as lm
 from lossmith.engines.label_maps import LabelMaps
-from lossmith.engines.passes import Measure
+from lossmith.engines.passes import HIT, Measure
 from lossmith.losses.region.overlap import class_pixels, mask_pixels
 from lossmith.losses.region.statistics import _sums
 
@@ -107,6 +107,23 @@ def test_masks(shape, dtype, squared, gamma) -> None:
 def test_likely_labels_keep_their_digits_and_far_ones_their_distance() -> None:
     logits = torch.tensor([[[30.0, -30.0, 0.0, 1e4], [0.0, 0.0, 200.0, -1e4]]])
     agree(by_class(True, 0.0), logits, torch.tensor([[0, 0, 0, 1]]))
+
+
+@interpreted
+@pytest.mark.parametrize("squared", [False, True])
+def test_an_unlikely_label_whose_slope_is_large(squared) -> None:
+    """Nobody else at its position is measured from it: its size would take their digits."""
+    from lossmith.engines.triton.statistics import Kernels
+
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn((1, 5, 400), generator=generator, dtype=torch.float64)
+    logits[:, 0] += 14
+    label = torch.randint(1, 5, (1, 400), generator=generator)
+    by = torch.rand((1, 5, 7), generator=generator, dtype=torch.float64)
+    by[..., HIT] *= 1e5
+    kernels = Kernels(by_class(squared, None))
+    (slopes,), (truth,) = (kernels.slopes(x, label, by, (True,)) for x in (logits.float(), logits))
+    assert (slopes - truth).abs().max() <= 2e-6 * truth.abs().max()
 
 
 @interpreted

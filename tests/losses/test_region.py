@@ -168,3 +168,23 @@ def test_an_image_without_labels_costs_nothing():
     value.backward()
     assert value == 0
     assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-30])
+def test_smooth_may_be_a_tensor(size):
+    """Its value is then looked at by nobody: a transform or a graph could not."""
+    logits, label = torch.randn(2, 3, 5), torch.randint(3, (2, 5))
+    smooth = torch.tensor([0.5, 1.0]) * size
+    found = torch.func.vmap(lambda s: lm.dice_loss(logits, label, smooth=s))(smooth)
+    each = [lm.dice_loss(logits, label, smooth=s) for s in smooth.tolist()]
+    torch.testing.assert_close(found, torch.stack(each))
+
+
+@pytest.mark.parametrize("smooth", [1e-39, 1.2e-38, 1e-37])
+def test_smooth_around_the_smallest_normal_number(smooth):
+    """Nothing predicted and nothing there, in logits of which float32 has no probability."""
+    logits = torch.tensor([[[0.0, 0.0], [-200.0, -200.0]]], requires_grad=True)
+    value = lm.dice_loss(logits, torch.zeros(1, 2, dtype=torch.long), smooth=smooth)
+    value.backward()
+    assert value.item() == 0
+    assert (logits.grad == 0).all()

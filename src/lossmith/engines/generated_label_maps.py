@@ -123,12 +123,15 @@ def _slopes_of(measure: Measure) -> Callable[..., Any]:
         def of_label(values: Tensor) -> Tensor:
             return _total(torch.where(m, values[c], 0.0) for c, m in enumerate(marks))
 
-        shift = of_label(by[:, MISS] - by[:, HIT])
+        level, shift = of_label(by[:, HIT]), of_label(by[:, MISS])
         alarms = [by[c, FALSE_ALARM] for c in range(len(others))]
         if measure.squared:
-            shift = shift + 2 * rest * of_label(by[:, GAP])
+            level = level - 2 * rest * of_label(by[:, GAP])
             alarms = [a + 2 * by[c, GAP] * others[c] for c, a in enumerate(alarms)]
-        mean = rest * shift + _total(s * a for s, a in zip(others, alarms, strict=True))
+        likely = torch.where(own > rest, level, 0.0)
+        level, shift = level - likely, shift - likely
+        mean = _total(s * a for s, a in zip(others, alarms, strict=True))
+        mean = mean + rest * shift + own * level
         certainty = torch.zeros_like(own) if gamma is None else of_label(by[:, COST])
         if gamma:
             # p log p is 0 where p is; -log p / rest is 1 where the rest is 0
@@ -137,7 +140,7 @@ def _slopes_of(measure: Measure) -> Callable[..., Any]:
             share = torch.where(vanishes, 0.0, own * odds.log1p())
             ratio = torch.where(sure, 1.0, share / torch.where(sure, 1.0, rest))
             certainty = certainty * rest.pow(gamma) * (1 + gamma * ratio)
-        at_label = -(own * mean + rest * certainty)
+        at_label = own * (level - mean) - rest * certainty
         pull = shift + certainty - mean
         for mark, share, alarm, place in zip(marks, others, alarms, out, strict=True):
             place.copy_(torch.where(mark, at_label, share * (alarm + pull)))

@@ -1,7 +1,8 @@
 """Both passes over softmax and class indices by hand, in pieces that stay in the cache.
 
 The first pass leaves the probabilities in the memory of the gradient, where the second finds them
-and writes the gradient over them: no exponential is taken twice, and nothing more is kept.
+and writes the gradient over them: no exponential is taken twice. An image of several pieces is
+taken apart again there, and nothing more is kept of it; of a single piece everything is.
 On the CPU only.
 """
 
@@ -19,8 +20,6 @@ from lossmith.engines.passes import (
     GAP,
     HIT,
     MISS,
-    POSITIONS,
-    SIZE,
     Keeping,
     Measure,
     pieces,
@@ -28,11 +27,11 @@ from lossmith.engines.passes import (
 
 
 class _Part(NamedTuple):
-    """A piece of softmax probabilities, ``(samples, classes, positions)``; 0 where ignored.
+    """A piece of softmax probabilities, ``(samples, classes, positions)``.
 
     Attributes:
-        mark: 1 at the label, otherwise 0.
-        others: Probabilities of the other classes, 0 at the label.
+        mark: 1 at the label, otherwise 0; 0 where ignored.
+        others: Probabilities of the other classes, 0 at the label; 0 where ignored.
         own: The label's probability, one number per position; 1 where ignored.
         rest: ``1 - own``, as the sum of the others.
     """
@@ -42,9 +41,9 @@ class _Part(NamedTuple):
     own: Tensor
     rest: Tensor
 
-    def look_up(self, table: Tensor) -> Tensor:
-        """The entry of ``(samples, classes)`` at each label."""
-        return table.unsqueeze(1) @ self.mark
+    def look_up(self, *tables: Tensor) -> tuple[Tensor, ...]:
+        """The entries of ``(samples, classes)`` at each label, ``(samples, 1, positions)``."""
+        return (torch.stack(tables, 1) @ self.mark).split(1, 1)
 
 
 class LabelMaps(Keeping):
@@ -66,7 +65,7 @@ class LabelMaps(Keeping):
             total[rows] += self._added_up(part, piece, labels)
             if place is not None and place.shape == logits.shape:
                 self._part = part
-            elif place is not None:  # what else there is of an image would be too much to keep
+            elif place is not None:  # parts of all pieces would be twice the logits
                 place.addcmul_(part.mark, part.own)
         return total
 
@@ -75,37 +74,41 @@ class LabelMaps(Keeping):
     ) -> tuple[Tensor | None, ...]:
         """Gradient of the logits, from that of the sums.
 
-        The slope s_c of the loss by each probability is measured from that of the label, which
-        changes nothing for a softmax. Then the label gets ``-p m`` and every other class
-        ``p_c (s_c - m)``, where m, the mean of s, is a sum over the others: nothing cancels where
-        the label is likely.
+        With s_c the slope of the loss by each probability and m their mean, the gradient is
+        ``p_c (s_c - m)``. Slopes are measured from that of the label where it is the likely class,
+        which changes nothing for a softmax: m is then a sum over the others, and nothing cancels.
+        Where it is unlikely its slope, which may be large, has to meet nothing but its probability.
         """
-        kept, whole, self._part = self._take(), self._part, None
+        kept, only, self._part = self._take(), self._part, None
         slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
         by = pull.to(_work(logits)).unbind(-1)  # (N, C) each
-        by_label, by_alarm, by_gap = by[MISS] - by[HIT], by[FALSE_ALARM].unsqueeze(2), 2 * by[GAP]
+        gamma, squared = self.measure.gamma, self.measure.squared
         for rows, span in pieces(logits):
             labels, place = target[rows, span], slopes[rows, :, span]
             if kept is None:
                 out = None if logits.dtype in HALF else place
                 part = self._split(logits[rows, :, span], labels, out)
             else:
-                part = whole or self._take_apart(place, labels)
+                part = only or self._take_apart(place, labels)
             others, own, rest = part.others, part.own, part.rest
-            shift, alarm = part.look_up(by_label[rows]), by_alarm[rows]
-            if self.measure.squared:
-                shift.addcmul_(rest, part.look_up(by_gap[rows]))
-                alarm = others * by_gap[rows].unsqueeze(2) + alarm
+            level, shift = part.look_up(by[HIT][rows], by[MISS][rows])
+            alarm = by[FALSE_ALARM][rows].unsqueeze(2)
+            if squared:
+                (by_gap,) = part.look_up(by[GAP][rows])
+                level = level - 2 * rest * by_gap
+                alarm = torch.addcmul(alarm, others, by[GAP][rows].unsqueeze(2), value=2)
                 mean = (others * alarm).sum(1, keepdim=True)
             else:
                 mean = alarm.mT @ others
-            mean.addcmul_(rest, shift)
-            at_label = own * mean
-            if self.measure.gamma is not None:
-                certainty = self._certainty(part, part.look_up(by[COST][rows]))
-                at_label.addcmul_(rest, certainty)
+            likely = torch.where(own > rest, level, 0.0)
+            level, shift = level - likely, shift - likely
+            mean.addcmul_(rest, shift).addcmul_(own, level)
+            at_label = own * level.sub_(mean)
+            if gamma is not None:
+                certainty = self._certainty(part, *part.look_up(by[COST][rows]))
+                at_label.addcmul_(rest, certainty, value=-1)
                 shift.add_(certainty)
-            others.mul_(alarm + shift.sub_(mean)).addcmul_(part.mark, at_label, value=-1)
+            others.mul_(alarm + shift.sub_(mean)).addcmul_(part.mark, at_label)
             if others.dtype is not slopes.dtype:
                 place.copy_(others)
         return (slopes,)
@@ -136,23 +139,23 @@ class LabelMaps(Keeping):
     def _added_up(self, part: _Part, logits: Tensor, target: Tensor) -> Tensor:
         """The sums of a piece, ``(samples, classes, COLUMNS)``."""
         mark, others, own, rest = part
-        gamma = self.measure.gamma
-        numbers = [own, rest, torch.ones_like(own)]
+        gamma, spare = self.measure.gamma, torch.empty_like(mark)
+
+        def by_label(number: Tensor) -> Tensor:
+            """Sums over the positions of each label; a product would lose digits of long ones."""
+            return torch.mul(mark, number, out=spare).sum(2)
+
+        size = mark.sum(2)
+        gap = cost = torch.zeros_like(size)
         if gamma is not None:
             cost = _cost(own, rest, logits, target)
-            numbers.append(cost * rest.pow(gamma) if gamma else cost)
+            cost = by_label(cost * rest.pow(gamma) if gamma else cost)
         if self.measure.squared:
-            numbers.append(rest.square())
-        # sums over the positions of each label
-        hit, miss, size, *more = (mark @ torch.cat(numbers, 1).mT).unbind(2)
-        columns = dict.fromkeys(range(COLUMNS), torch.zeros_like(hit))
-        columns |= {HIT: hit, MISS: miss, SIZE: size, FALSE_ALARM: others.sum(2)}
-        columns[POSITIONS] = size.sum(1, keepdim=True).expand_as(size)
-        if gamma is not None:
-            columns[COST] = more[0]
-        if self.measure.squared:
-            columns[GAP] = others.square().sum(2).add_(more[-1])
-        return torch.stack(tuple(columns.values()), -1)
+            gap = by_label(rest.square()) + torch.mul(others, others, out=spare).sum(2)
+        count = size.sum(1, keepdim=True).expand_as(size)
+        # in the order of the columns
+        columns = by_label(own), others.sum(2), by_label(rest), gap, cost, size, count
+        return torch.stack(columns, 2)
 
     def _certainty(self, part: _Part, by_cost: Tensor) -> Tensor:
         """Minus the derivative of the cost by the label's log-probability."""

@@ -84,10 +84,9 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
             return None
         far = far_cost(whole, top, logits.gather(1, place))
         value = torch.where(value < COSTLY, value, far)
-    # one kernel: of a number of Python it would take another to make a tensor
-    scale = whole.new_full((), 1 / value.numel() if reduction == _MEAN else 1.0) / whole
+    scale = _share(value, reduction) / whole
     slope = share.mul_(scale).scatter_(1, place, rest.mul_(scale).neg_())
-    return _with(slope, value, input, index, reduction)
+    return _connected(slope, value, input, index, reduction)
 
 
 def _few(logits: Tensor) -> bool:
@@ -98,7 +97,10 @@ def _few(logits: Tensor) -> bool:
 
 
 def _of_few(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
-    """The value from torch's two kernels, if a look at the costs shows that their digits do."""
+    """The value from torch's two kernels, if a look at the costs shows that their digits do.
+
+    Otherwise the same in float64, or from odds; None where neither will do.
+    """
     rows = index.numel()
     log_p = torch.log_softmax(input, 1)
     value = nll(log_p, index, None, reduction, NO_LABEL)
@@ -116,17 +118,29 @@ def _of_few(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
 
 
 def _by_odds(input: Tensor, index: Tensor, reduction: int, out: Tensor) -> Tensor:
-    """The value from the odds against classes that cost little; the gradient is kept in ``out``."""
+    """The value from the odds against classes that cost little.
+
+    The gradient is kept in ``out``: log-probabilities that nobody wants any more, nor the graph
+    which they belong to.
+    """
     logits, place = input.detach(), index.unsqueeze(1)
     own = logits.gather(1, place)
     torch.sub(logits, own, out=out).exp_().scatter_(1, place, torch.zeros_like(own))
     odds = out.sum(1, keepdim=True)
     out.scatter_(1, place, odds.neg())
-    out.mul_(odds.new_full((), 1 / odds.numel() if reduction == _MEAN else 1.0) / (odds + 1.0))
-    return _with(out, odds.log1p_(), input, index, reduction)
+    out.mul_(_share(odds, reduction) / (odds + 1.0))
+    return _connected(out, odds.log1p_(), input, index, reduction)
 
 
-def _with(slope: Tensor, value: Tensor, input: Tensor, index: Tensor, reduction: int) -> Tensor:
+def _share(value: Tensor, reduction: int) -> Tensor:
+    """What a row counts in the reduced value.
+
+    Of a number of Python it would take another kernel to make a tensor.
+    """
+    return value.new_full((), 1 / value.numel() if reduction == _MEAN else 1.0)
+
+
+def _connected(slope: Tensor, value: Tensor, input: Tensor, index: Tensor, reduction: int) -> Tensor:
     """The reduced value, with its gradient."""
     return with_pull(
         reduced(value.squeeze(1), reduction),

@@ -2,7 +2,7 @@
 
 A region loss is a function of a few sums for each class. The first pass adds them up, the second
 needs no more than the derivatives of the loss by them. Both work on pieces that fit the cache, so
-that neither probabilities nor masks of a whole image ever exist.
+that masks of an image larger than that never exist, and probabilities in the place of the gradient.
 """
 
 import sys

@@ -125,13 +125,16 @@ def _label_slopes(
     real = kind < classes
     place = by + (sample * classes + kind) * COLUMNS
     alarm = tl.load(place + 1, real, 0.0)[:, None]
-    shifts = (tl.load(place + 2, real, 0.0) - tl.load(place, real, 0.0))[:, None]
-    shift = tl.sum(tl.where(mark, shifts, 0.0), 0)
+    # as LabelMaps.slopes derives them
+    level = tl.sum(tl.where(mark, tl.load(place, real, 0.0)[:, None], 0.0), 0)
+    shift = tl.sum(tl.where(mark, tl.load(place + 2, real, 0.0)[:, None], 0.0), 0)
     if SQUARED:
         gaps = 2 * tl.load(place + 3, real, 0.0)[:, None]
-        shift += rest * tl.sum(tl.where(mark, gaps, 0.0), 0)
+        level -= rest * tl.sum(tl.where(mark, gaps, 0.0), 0)
         alarm += gaps * share
-    mean = tl.sum(share * alarm, 0) + rest * shift
+    likely = tl.where(own > rest, level, 0.0)
+    level, shift = level - likely, shift - likely
+    mean = tl.sum(share * alarm, 0) + rest * shift + own * level
     certainty = tl.zeros((WIDE,), DTYPE)
     if COST:
         costs = tl.load(place + 4, real, 0.0)[:, None]
@@ -141,7 +144,7 @@ def _label_slopes(
             sure = rest == 0
             ratio = tl.where(sure, 1.0, entropy / tl.where(sure, 1.0, rest))
             certainty = certainty * _power(rest, GAMMA) * (1 + GAMMA * ratio)
-    at_label = -(own * mean + rest * certainty)
+    at_label = own * (level - mean) - rest * certainty
     others = share * (alarm + (shift + certainty - mean)[None, :])
     slope = tl.where(mark, at_label[None, :], others)
     place = out + sample * o_sample + kind[:, None] * o_class + at[None, :] * o_at

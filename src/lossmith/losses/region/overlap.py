@@ -111,7 +111,7 @@ def mask_pixels(input: Tensor, target: Tensor, gamma: float | None = None) -> Pi
     return Pixels(inside, outside, mask, mask.shape[-1], cost)
 
 
-def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
+def share(wrong: Tensor, right: Tensor, smooth: float | Tensor) -> Tensor:
     """``wrong / (wrong + right + smooth)``; 0 where there is nothing to get wrong.
 
     Through the smaller over the larger part: the derivative of the plain fraction by ``wrong`` is
@@ -122,7 +122,7 @@ def share(wrong: Tensor, right: Tensor, smooth: float) -> Tensor:
     less = torch.where(mostly_wrong, right, wrong)
     more = torch.where(mostly_wrong, wrong, right)
     tiny = torch.finfo(more.dtype).tiny
-    if smooth < tiny:
+    if isinstance(smooth, Tensor) or smooth < tiny:
         # below the smallest normal number there is nothing: 1 / more would overflow
         nothing = more < tiny
         mostly_wrong = mostly_wrong & ~nothing
