@@ -85,8 +85,16 @@ def test_error_is_of_the_inputs_as_they_were_rounded():
 
 
 def test_a_peer_that_writes_into_its_arguments_harms_nobody():
-    found = run(bad=of(overwriting), torch=of(square))["entries"]
+    """Peers share their tensors, but for such a one."""
+    seen: dict[int, set[float]] = {}
+
+    def watching(x, y):
+        seen.setdefault(x.data_ptr(), set()).add(x.detach().sum().item())
+        return square(x, y)
+
+    found = run(bad=of(overwriting), torch=of(watching), other=of(watching))["entries"]
     assert found["torch"]["gradient_error"] < 1e-6
+    assert len(set().union(*seen.values())) == 1
 
 
 def test_a_peer_without_autograd():

@@ -13,7 +13,7 @@ INTRO = """# Benchmarks
 
 Generated from `benchmarks/results` by `make docs`; do not edit. `make bench` measures again, and
 `lossmith bench huber` measures one row. Forward and backward together. All ways to compute a loss
-take turns in one process, and a number is the median over the rounds.
+take turns in one process, on the same tensors, and a number is the median over the rounds.
 
 - **±**: half of what the middle half of the rounds differs by, as a share of lossmith's time.
 - **limit**: what memory bandwidth and matrix products, measured in the same run, allow at best, as

@@ -140,7 +140,9 @@ def _share(value: Tensor, reduction: int) -> Tensor:
     return value.new_full((), 1 / value.numel() if reduction == _MEAN else 1.0)
 
 
-def _connected(slope: Tensor, value: Tensor, input: Tensor, index: Tensor, reduction: int) -> Tensor:
+def _connected(
+    slope: Tensor, value: Tensor, input: Tensor, index: Tensor, reduction: int
+) -> Tensor:
     """The reduced value, with its gradient."""
     return with_pull(
         reduced(value.squeeze(1), reduction),
