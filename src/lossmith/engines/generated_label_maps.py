@@ -31,6 +31,7 @@ from lossmith.engines.passes import (
     SIZE,
     Keeping,
     Measure,
+    computed_in,
 )
 
 # Rows of one accumulator each, so that float32 sums stay short; as many as fit the cache where a
@@ -195,7 +196,7 @@ class GeneratedLabelMaps(Keeping):
         kept = self._take()
         slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
         first, second = self._kernel(_sums_of, logits), self._kernel(_slopes_of, logits)
-        by = pull.to(_work(logits))
+        by = pull.to(computed_in(logits))
         for piece in self._pieces(logits, target, slopes):
             if kept is None or piece.aside is not None:
                 first(piece.logits, piece.label, piece.ignore, piece.shares)
@@ -212,7 +213,7 @@ class GeneratedLabelMaps(Keeping):
         """
         samples, classes, count = logits.shape
         ignore = self.measure.ignore_index
-        work, ready, placed = _work(logits), _ready(logits), out is not None and _ready(out)
+        work, ready, placed = computed_in(logits), _ready(logits), out is not None and _ready(out)
         most = MOST_ROWS if ready and placed else ROWS
         calls = math.ceil(count // LENGTH / most)
         cuts = [count // LENGTH * call // calls * LENGTH for call in range(calls + 1)]
@@ -254,10 +255,6 @@ class GeneratedLabelMaps(Keeping):
                 alone(make(self.measure)), options=OPTIONS, fullgraph=True
             )
         return _kernels[key]
-
-
-def _work(logits: Tensor) -> torch.dtype:
-    return torch.float32 if logits.dtype in HALF else logits.dtype
 
 
 def _ready(tensor: Tensor) -> bool:

@@ -22,6 +22,7 @@ from lossmith.engines.passes import (
     MISS,
     Keeping,
     Measure,
+    computed_in,
     pieces,
 )
 
@@ -65,7 +66,7 @@ class LabelMaps(Keeping):
             total[rows] += self._added_up(part, piece, labels)
             if place is not None and place.shape == logits.shape:
                 self._part = part
-            elif place is not None:  # parts of all pieces would be twice the logits
+            elif place is not None:  # parts of all pieces would be more than the logits
                 place.addcmul_(part.mark, part.own)
         return total
 
@@ -81,7 +82,7 @@ class LabelMaps(Keeping):
         """
         kept, only, self._part = self._take(), self._part, None
         slopes = in_huge_pages(torch.empty_like(logits)) if kept is None else kept
-        by = pull.to(_work(logits)).unbind(-1)  # (N, C) each
+        by = pull.to(computed_in(logits)).unbind(-1)  # (N, C) each
         gamma, squared = self.measure.gamma, self.measure.squared
         for rows, span in pieces(logits):
             labels, place = target[rows, span], slopes[rows, :, span]
@@ -115,7 +116,7 @@ class LabelMaps(Keeping):
 
     def _split(self, logits: Tensor, target: Tensor, out: Tensor | None) -> _Part:
         """Softmax of a piece, in ``out`` or in memory of its own, taken apart by the labels."""
-        return self._take_apart(torch.softmax(logits.to(_work(logits)), 1, out=out), target)
+        return self._take_apart(torch.softmax(logits.to(computed_in(logits)), 1, out=out), target)
 
     def _take_apart(self, tile: Tensor, target: Tensor) -> _Part:
         """The probabilities of the labels are taken out of all."""
@@ -178,7 +179,3 @@ def _cost(own: Tensor, rest: Tensor, logits: Tensor, target: Tensor) -> Tensor:
     label = target.long().clamp(0, logits.shape[1] - 1).unsqueeze(1)
     far = torch.log_softmax(logits.to(own.dtype), 1).gather(1, label).neg_()
     return torch.where(own > tiny, cost, far)
-
-
-def _work(logits: Tensor) -> torch.dtype:
-    return torch.float32 if logits.dtype in HALF else logits.dtype

@@ -32,8 +32,8 @@ UNLIKELY, UNCERTAIN = 0.25, 1e-8
 SWIFT = 3 << 16
 # The same for rows of fewer classes than a vector has lanes: torch takes those one at a time
 LANES, SHORT = 16, 1 << 13
-# Elements up to which float64 costs less than a node written in Python: 62 us against 88 at 64 rows
-# of 10, 75 against 91 at 64 of 100, 121 against 123 at 400 of 10, 95 against 106 at 16 of 1000
+# Elements up to which float64 costs less than a node written in Python: 59 us against 88 at 64 rows
+# of 10, 74 against 92 at 64 of 100, 125 against 130 at 400 of 10
 TINY = 7 << 10
 # Cost that no row of a batch may exceed if the odds against its class are to fit in float32
 MOST = 80.0
