@@ -22,7 +22,7 @@ from lossmith.engines.rows import engine
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # the interpreter's numpy warns of what lanes without an element hold
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-SHAPES = ((3, 41), (1, 401), (2, 1271), (4, 1), (2, 5, 3), (2, 4100))
+SHAPES = ((3, 41), (1, 401), (2, 1271), (4, 1), (2, 5, 3), (2, 4100), (3, 9001))
 LOSSES: dict[str, tuple[Callable[..., Tensor], str, dict[str, Any]]] = {
     "cross_entropy": (lm.cross_entropy, "index", {}),
     "smoothed": (lm.cross_entropy, "index", {"label_smoothing": 0.1}),
@@ -126,6 +126,28 @@ def test_as_accurate_as_the_plain_function(name, shape, dtype, device, served) -
 
 
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("name", ["cross_entropy", "weighted", "capped", "js"])
+def test_rows_in_parts_equal_whole_ones(name, device, served, monkeypatch) -> None:
+    from lossmith.engines.triton import rows
+
+    loss, kind, options = LOSSES[name]
+    generator = torch.Generator().manual_seed(1)
+    logits, other = 9 * torch.randn(2, 3, 20001, generator=generator).to(device)
+    logits[0, :4096], logits[0, 20000] = -torch.inf, 50.0  # a part that says nothing
+    second = torch.tensor([20000, 4095, 9000], device=device) if kind == "index" else other
+    prior = torch.rand(20001, device=device)
+    options = {k: prior if k == "weight" else v for k, v in options.items()}
+    found = []
+    for programs in (1, 9, 1024):
+        monkeypatch.setattr(rows, "PROGRAMS", programs)
+        found.append(outcome(loss, [logits, second], kind != "index", **options, reduction="none"))
+    whole, *parts = found
+    for some in parts:
+        for mine, expected in zip(some, whole, strict=True):
+            torch.testing.assert_close(mine, expected, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
 def test_absent_rows_may_hold_anything_and_wrong_labels_are_nan(device, served) -> None:
     x = torch.randn(4, 41, device=device)
     x[1] = torch.nan
@@ -139,6 +161,20 @@ def test_absent_rows_may_hold_anything_and_wrong_labels_are_nan(device, served) 
     assert value[1] == 0
     assert (slope[1] == 0).all()
     assert value.isfinite().all()
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "poly"])
+def test_a_label_that_is_excluded_costs_infinitely_much_and_has_a_gradient(
+    name, device, served
+) -> None:
+    loss, _, options = LOSSES[name]
+    x = torch.randn(2, 41, device=device)
+    x[0, 3] = -torch.inf
+    value, slope = outcome(loss, [x, torch.tensor([3, 5], device=device)], False, **options)
+    assert value == torch.inf
+    assert slope.isfinite().all()
+    assert slope[0, 4] > 0
 
 
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])

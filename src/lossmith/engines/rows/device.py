@@ -49,7 +49,7 @@ def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
     sharpness = 1 / call.options.get("temperature", 1.0)
     frame = frame_on_device(call)
     first, second = (rows_of(t) for t in call.tensors)
-    numbers = kernels.divergence(first, second, kind, sharpness)
+    value, numbers = kernels.divergence(first, second, kind, sharpness)
 
     def pull(
         grad: Tensor, needed: tuple[bool, bool], leaves: tuple[Tensor, ...], *kept: Tensor
@@ -63,4 +63,4 @@ def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
             for slope, leaf in zip(found, leaves, strict=True)
         )
 
-    return Done(frame.reduce(numbers[0]), (numbers, frame.scale), pull=pull)
+    return Done(frame.reduce(value), (numbers, frame.scale), pull=pull)

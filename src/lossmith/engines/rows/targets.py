@@ -167,14 +167,18 @@ def _on_device(call: Call, loss: Against) -> Done:
         loss = loss._replace(weight=loss.weight.to(frame.dtype))
         factor = loss.weight[index]  # type: ignore[index]
         frame = frame.divided_by(factor)
-    scale, softcap, shift = loss.head
-    top, own, rest, depth, _, below = kernels.gauge(flat, index, loss.weight, scale, softcap, shift)
+    assert frame.absent is not None
+    named = index.masked_fill(frame.absent, kernels.NOBODY)
+    smooth = loss.smoothing > 0
+    weight, head = loss.weight if smooth else None, loss.head
+    top, rest, depth, below = kernels.gauge(flat, named, weight, head=head, deep=smooth)
+    own = (depth - top).exp()
     whole = own + rest
     deep = whole.log()
+    below = below if smooth else torch.zeros_like(top)
     gauge = Gauge(own, rest, whole, top - depth + deep, top, below)
     row = Row(index, factor, frame.scale, None)
     value, away, against = settle(gauge, row, loss, classes)
-    assert frame.absent is not None
     away, against = (each.masked_fill(frame.absent, 0.0) for each in (away, against))
     value = value.masked_fill(wrong, math.nan)
 
@@ -183,11 +187,11 @@ def _on_device(call: Call, loss: Against) -> Done:
         each = each * grad.reshape(-1)
         flat = rows_of(leaves[0])
         spread = (each * against).masked_fill(wrong, math.nan)
-        smooth = each * (loss.smoothing / classes)
-        numbers = torch.stack([top, spread, torch.zeros_like(top), smooth, each * away, deep])
+        flat_part = each * (loss.smoothing / classes)
+        numbers = torch.stack([top, deep, spread, each * away, flat_part])
         over = loss.overwrite and flat.data_ptr() == leaves[0].data_ptr()
         out = flat.detach() if over else torch.empty_like(flat)
-        kernels.slopes(flat, index, loss.weight, scale, softcap, shift, numbers, out)
+        kernels.slopes(flat, named, weight, numbers, out, head=head, deep=smooth)
         if over:  # whoever needs the logits shall hear of it
             torch.autograd.graph.increment_version(leaves[0])
         return (logits_of(out, leaves[0].shape),)

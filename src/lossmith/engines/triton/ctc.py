@@ -12,9 +12,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from lossmith.engines.alignments import in_logarithms
+
 # Stands for log 0, since -inf - -inf is NaN. Added once per step it stays finite.
 IMPOSSIBLE = -1e300
 _IMPOSSIBLE = tl.constexpr(IMPOSSIBLE)
+WIDEST = 8192  # places of which a step moves 64 KiB, which every GPU has for a program to share
 
 
 @triton.jit
@@ -92,26 +95,29 @@ def on_device(
 ) -> tuple[Tensor, Tensor | None]:
     """What :func:`lossmith.engines.alignments.in_logarithms` does, in one launch for all steps."""
     count, batch, width = emit.shape
+    if width > WIDEST:
+        return in_logarithms(emit, differs, steps, symbols, posterior=posterior)
     paths = emit.new_empty(2, count, batch, 2, width)
     value = emit.new_empty(batch)
     lines = emit.clamp(min=IMPOSSIBLE).contiguous()
     skip = torch.zeros_like(differs, dtype=emit.dtype).masked_fill_(~differs, IMPOSSIBLE)
     block = triton.next_power_of_2(width)
-    _walk[(batch, 1 + posterior)](
-        lines,
-        skip,
-        steps.contiguous(),
-        symbols.contiguous(),
-        paths,
-        value,
-        count,
-        width,
-        batch * width,
-        (count - 1) * batch * width,
-        paths.stride(0),
-        BLOCK=block,
-        num_warps=max(1, min(8, block // 64)),
-    )
+    with torch.cuda.device_of(emit):
+        _walk[(batch, 1 + posterior)](
+            lines,
+            skip,
+            steps.contiguous(),
+            symbols.contiguous(),
+            paths,
+            value,
+            count,
+            width,
+            batch * width,
+            (count - 1) * batch * width,
+            paths.stride(0),
+            BLOCK=block,
+            num_warps=max(1, min(16, block // 64)),
+        )
     impossible = value > -IMPOSSIBLE / 2
     found = value.masked_fill(impossible, torch.inf)
     if not posterior:

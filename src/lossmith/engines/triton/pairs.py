@@ -6,13 +6,12 @@ in each run. Sums go on in as many lanes as a block is wide, and the lanes are a
 # pyright: basic, reportArgumentType=false
 # (the arguments of a kernel have the types of Triton's language, which Python cannot name)
 
-import contextlib
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from lossmith.engines.triton.numbers import exp, log1p
 
 WIDE = 1024  # columns that a program reads at once
 TILE = (32, 128)  # rows and columns of those that go down the columns
@@ -27,10 +26,10 @@ def _log_sum_exp(scores, out, stride, count, lowest, BLOCK: tl.constexpr):
     for start in range(0, count, BLOCK):
         score = tl.load(scores + row * stride + start + at, start + at < count, -float("inf"))
         higher = tl.maximum(top, score)
-        total = total * tl.exp(top - higher) + tl.exp(score - higher)
+        total = total * exp(top - higher) + exp(score - higher)
         top = higher
     highest = tl.max(top, 0)
-    tl.store(out + row, highest + tl.log(tl.sum(total * tl.exp(top - highest), 0)))
+    tl.store(out + row, highest + tl.log(tl.sum(total * exp(top - highest), 0)))
 
 
 @triton.jit
@@ -44,7 +43,7 @@ def _merge(scores, top, total, stride, rows, count, HIGH: tl.constexpr, WIDTH: t
         inside = (row < rows)[:, None] & there[None, :]
         score = tl.load(scores + row[:, None] * stride + column[None, :], inside, -float("inf"))
         higher = tl.maximum(best, tl.max(score, 0))
-        known = known * tl.exp(best - higher) + tl.sum(tl.exp(score - higher[None, :]), 0)
+        known = known * exp(best - higher) + tl.sum(exp(score - higher[None, :]), 0)
         best = higher
     tl.store(top + column, best, there)
     tl.store(total + column, known, there)
@@ -58,9 +57,9 @@ def _exponentials(
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     there = at < count
     score = tl.load(scores + row * stride + at, there, -float("inf"))
-    value = tl.load(slope + row) * tl.exp(score - tl.load(rows + row))
+    value = tl.load(slope + row) * exp(score - tl.load(rows + row))
     if BOTH:
-        other = tl.exp(score - tl.load(columns + at, there, 0.0))
+        other = exp(score - tl.load(columns + at, there, 0.0))
         value += tl.load(along + at, there, 0.0) * other
     tl.store(scores + row * stride + at, value, there)
 
@@ -73,14 +72,10 @@ def _logistic(scores, force, out, stride, count, PULL: tl.constexpr, BLOCK: tl.c
     for start in range(0, count, BLOCK):
         there = start + at < count
         score = tl.load(scores + row * stride + start + at, there, -float("inf"))
-        tail = tl.exp(-tl.abs(score))
-        # log1p: the logarithm sees a rounded sum, and the quotient puts that right
-        more = 1.0 + tail
-        exact = more == 1.0
-        log = tl.where(exact, tail, tl.log(more) * (tail / tl.where(exact, 1.0, more - 1.0)))
-        total += tl.maximum(score, 0.0) + log
+        tail = exp(-tl.abs(score))
+        total += tl.maximum(score, 0.0) + log1p(tail)
         if PULL:
-            slope = tl.where(score >= 0, 1.0, tail) / more
+            slope = tl.where(score >= 0, 1.0, tail) / (1.0 + tail)
             tl.store(scores + row * stride + start + at, tl.load(force + row) * slope, there)
     tl.store(out + row, tl.sum(total, 0))
 
@@ -94,7 +89,7 @@ class Kernels:
         rows, count = scores.shape
         out = scores.new_empty(rows)
         lowest = torch.finfo(scores.dtype).min
-        with _on(scores):
+        with torch.cuda.device_of(scores):
             _log_sum_exp[(rows,)](scores, out, scores.stride(0), count, lowest, BLOCK=WIDE)
         return out
 
@@ -103,7 +98,7 @@ class Kernels:
         """Carry ``log sum exp`` of the columns, ``top + log(total)``, on over further rows."""
         rows, count = scores.shape
         high, width = TILE
-        with _on(scores):
+        with torch.cuda.device_of(scores):
             _merge[(triton.cdiv(count, width),)](
                 scores, *out, scores.stride(0), rows, count, HIGH=high, WIDTH=width
             )
@@ -119,7 +114,7 @@ class Kernels:
         """``scores`` become ``slope exp(s - rows)``, and ``along exp(s - columns)`` on top."""
         height, count = scores.shape
         both = columns is not None
-        with _on(scores):
+        with torch.cuda.device_of(scores):
             _exponentials[(height, triton.cdiv(count, WIDE))](
                 scores,
                 rows,
@@ -138,13 +133,8 @@ class Kernels:
         rows, count = scores.shape
         out = scores.new_empty(rows)
         pull = force is not None
-        with _on(scores):
+        with torch.cuda.device_of(scores):
             _logistic[(rows,)](
                 scores, force if pull else out, out, scores.stride(0), count, PULL=pull, BLOCK=WIDE
             )
         return out
-
-
-def _on(tensor: Tensor) -> Any:
-    """The device of a tensor, for Triton launches on the current one."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

@@ -15,56 +15,50 @@ import triton.language as tl
 from torch import Tensor
 
 from lossmith.engines.passes import COLUMNS, Measure
+from lossmith.engines.triton.numbers import at_most, exp, log1p
 
 TILE = 4096  # elements of a piece: more would spill the registers
-PROGRAMS = 2048  # of all samples together; each leaves one partial sum
-
-
-@triton.jit
-def _log1p(x):
-    """Of ``x >= 0``: what ``1 + x`` rounds off is made up for."""
-    whole = 1 + x
-    rounded = whole == 1
-    return tl.where(rounded, x, tl.log(whole) * x / tl.where(rounded, 1.0, whole - 1))
+SUMMING = 8  # warps that share a piece where each of its lanes keeps six sums, for the same reason
+PROGRAMS = 512  # of all samples together; each adds up its lanes and leaves one partial sum
 
 
 @triton.jit
 def _power(x, gamma):
     """``x^gamma`` of ``0 <= x <= 1`` for gamma > 0."""
-    return tl.where(x > 0, tl.exp(gamma * tl.log(tl.where(x > 0, x, 1.0))), 0.0)
+    return tl.where(x > 0, exp(gamma * tl.log(tl.where(x > 0, x, 1.0))), 0.0)
 
 
 @triton.jit
 def _labels(
     logits, target, x_sample, x_class, x_at, y_sample, y_at, sample, at, kind, classes, count,
-    ignore, TINY: tl.constexpr, LARGEST: tl.constexpr, DTYPE: tl.constexpr,
+    ignore, LARGEST: tl.constexpr, COST: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """Softmax of a piece ``(classes, positions)`` and what the labels make of it."""
     there = at < count
-    label = tl.load(target + sample * y_sample + at * y_at, there, 0).to(tl.int64)
+    label = tl.load(target + sample * y_sample + at * y_at, there, ignore).to(tl.int64)
     present = there & (label != ignore)
-    real = kind[:, None] < classes
-    place = logits + sample * x_sample + kind[:, None] * x_class + at[None, :] * x_at
-    x = tl.load(place, real & there[None, :], 0.0).to(DTYPE)
-    x = tl.where(x > LARGEST, LARGEST, x)  # an infinite logit means certainty, not NaN
+    known = present & (label >= 0) & (label < classes)
+    label = tl.where(known, label, -1)
+    line = logits + sample * x_sample + at * x_at
+    inside = (kind < classes)[:, None] & there[None, :]
+    x = tl.load(line[None, :] + kind[:, None] * x_class, inside, -float("inf")).to(DTYPE)
+    x = at_most(x, LARGEST)
     x = tl.where(present[None, :], x, 0.0)
-    x = tl.where(real, x, -float("inf"))
+    x = tl.where((kind < classes)[:, None], x, -float("inf"))
     top = tl.max(x, 0)
-    power = tl.exp(x - top[None, :])
-    mark = (kind[:, None] == label[None, :]) & present[None, :]
-    own = tl.sum(tl.where(mark, power, 0.0), 0)
-    rest = tl.sum(tl.where(mark, 0.0, power), 0)
-    logit = tl.sum(tl.where(mark, x, 0.0), 0)
+    mark = kind.to(tl.int32)[:, None] == label.to(tl.int32)[None, :]
+    power = tl.where(mark, 0.0, exp(x - top[None, :]))
+    rest = tl.sum(power, 0)
+    # read once more, from the cache: to pick it out would take two instructions for each class
+    logit = at_most(tl.load(line + label * x_class, known, 0.0).to(DTYPE), LARGEST)
+    own = tl.where(known, exp(logit - top), 0.0)
     whole = own + rest
-    lost = own <= TINY  # then the distance to the top is most of -log p
-    odds = tl.where(lost, whole - 1, rest / tl.where(lost, 1.0, own))
-    nll = tl.where(lost, top - logit, 0.0) + _log1p(odds)
-    share = tl.where(mark | (present[None, :] == 0), 0.0, power / whole[None, :])
+    nll = tl.zeros_like(own)
+    if COST:  # of the likeliest class own is 1, and the digits of -log p are those of the rest
+        nll = (top - logit) + log1p(tl.where(own == 1, rest, whole - 1))
     # a label that is no class is NaN in its sample
-    known = (label >= 0) & (label < classes)
-    own = tl.where(present, tl.where(known, own / whole, float("nan")), 0.0)
-    share = tl.where((present & (known == 0))[None, :], float("nan"), share)
-    return mark, share, own, tl.where(present, rest / whole, 0.0), nll, present
+    each = tl.where(known, 1 / whole, tl.where(present, float("nan"), 0.0))
+    return mark, power * each[None, :], own * each, rest * each, nll, known, label
 
 
 @triton.jit
@@ -75,36 +69,37 @@ def _label_sums(
     WIDE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     sample, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
-    kind = tl.arange(0, HIGH)
-    hit = tl.zeros((HIGH,), DTYPE)
-    alarm, miss, gap, cost, size, all = hit, hit, hit, hit, hit, hit
+    kind = tl.arange(0, HIGH).to(tl.int64)
+    hit = tl.zeros((HIGH, WIDE), DTYPE)  # as many lanes as a piece is wide
+    alarm, miss, gap, cost, size = hit, hit, hit, hit, hit
+    all = tl.zeros((WIDE,), DTYPE)
     for start in range(part * WIDE, count, parts * WIDE):
         at = start + tl.arange(0, WIDE).to(tl.int64)
-        mark, share, own, rest, nll, present = _labels(
+        mark, share, own, rest, nll, known, _ = _labels(
             logits, target, x_sample, x_class, x_at, y_sample, y_at, sample, at, kind, classes,
-            count, ignore, TINY, LARGEST, DTYPE,
+            count, ignore, LARGEST, COST, DTYPE,
         )  # fmt: skip
-        hit += tl.sum(tl.where(mark, own[None, :], 0.0), 1)
-        alarm += tl.sum(share, 1)
-        miss += tl.sum(tl.where(mark, rest[None, :], 0.0), 1)
-        size += tl.sum(mark.to(DTYPE), 1)
-        all += tl.sum(present.to(DTYPE), 0)
+        hit += tl.where(mark, own[None, :], 0.0)
+        alarm += share
+        miss += tl.where(mark, rest[None, :], 0.0)
+        size += mark.to(DTYPE)
+        all += known.to(DTYPE)
         if SQUARED:
             apart = tl.where(mark, rest[None, :], share)
-            gap += tl.sum(apart * apart, 1)
+            gap += apart * apart
         if COST:
             if FOCAL:
                 nll = nll * _power(rest, GAMMA)
-            cost += tl.sum(tl.where(mark, nll[None, :], 0.0), 1)
+            cost += tl.where(mark, nll[None, :], 0.0)
     place = out + ((sample * parts + part) * classes + kind) * COLUMNS
     real = kind < classes
-    tl.store(place, hit, real)
-    tl.store(place + 1, alarm, real)
-    tl.store(place + 2, miss, real)
-    tl.store(place + 3, gap, real)
-    tl.store(place + 4, cost, real)
-    tl.store(place + 5, size, real)
-    tl.store(place + 6, all, real)
+    tl.store(place, tl.sum(hit, 1), real)
+    tl.store(place + 1, tl.sum(alarm, 1), real)
+    tl.store(place + 2, tl.sum(miss, 1), real)
+    tl.store(place + 3, tl.sum(gap, 1), real)
+    tl.store(place + 4, tl.sum(cost, 1), real)
+    tl.store(place + 5, tl.sum(size, 1), real)
+    tl.store(place + 6, tl.sum(all, 0), real)
 
 
 @triton.jit
@@ -115,30 +110,29 @@ def _label_slopes(
     FOCAL: tl.constexpr, DTYPE: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    sample = tl.program_id(0).to(tl.int64)
-    kind = tl.arange(0, HIGH)
-    at = tl.program_id(1) * WIDE + tl.arange(0, WIDE).to(tl.int64)
-    mark, share, own, rest, nll, _ = _labels(
+    pieces = tl.cdiv(count, WIDE)  # all along one axis of the grid: others end at 65,535
+    sample = (tl.program_id(0) // pieces).to(tl.int64)
+    kind = tl.arange(0, HIGH).to(tl.int64)
+    at = tl.program_id(0) % pieces * WIDE + tl.arange(0, WIDE).to(tl.int64)
+    mark, share, own, rest, nll, known, label = _labels(
         logits, target, x_sample, x_class, x_at, y_sample, y_at, sample, at, kind, classes, count,
-        ignore, TINY, LARGEST, DTYPE,
+        ignore, LARGEST, COST and FOCAL, DTYPE,
     )  # fmt: skip
     real = kind < classes
     place = by + (sample * classes + kind) * COLUMNS
+    mine = by + (sample * classes + label) * COLUMNS
     alarm = tl.load(place + 1, real, 0.0)[:, None]
     # as LabelMaps.slopes derives them
-    level = tl.sum(tl.where(mark, tl.load(place, real, 0.0)[:, None], 0.0), 0)
-    shift = tl.sum(tl.where(mark, tl.load(place + 2, real, 0.0)[:, None], 0.0), 0)
+    level, shift = tl.load(mine, known, 0.0), tl.load(mine + 2, known, 0.0)
     if SQUARED:
-        gaps = 2 * tl.load(place + 3, real, 0.0)[:, None]
-        level -= rest * tl.sum(tl.where(mark, gaps, 0.0), 0)
-        alarm += gaps * share
+        level -= 2 * rest * tl.load(mine + 3, known, 0.0)
+        alarm += 2 * tl.load(place + 3, real, 0.0)[:, None] * share
     likely = tl.where(own > rest, level, 0.0)
     level, shift = level - likely, shift - likely
     mean = tl.sum(share * alarm, 0) + rest * shift + own * level
     certainty = tl.zeros((WIDE,), DTYPE)
     if COST:
-        costs = tl.load(place + 4, real, 0.0)[:, None]
-        certainty += tl.sum(tl.where(mark, costs, 0.0), 0)
+        certainty += tl.load(mine + 4, known, 0.0)
         if FOCAL:
             entropy = tl.where(own > TINY, own * nll, 0.0)
             sure = rest == 0
@@ -157,12 +151,13 @@ def _masks(logits, target, x_sample, x_at, y_sample, y_at, sample, at, count,
     """Both sides of the sigmoid, their costs, and the mask, for a piece of positions."""
     there = at < count
     x = tl.load(logits + sample * x_sample + at * x_at, there, 0.0).to(DTYPE)
-    x = tl.where(x > LARGEST, LARGEST, tl.where(x < -LARGEST, -LARGEST, x))
+    x = -at_most(-at_most(x, LARGEST), LARGEST)
     mask = tl.load(target + sample * y_sample + at * y_at, there, 0).to(DTYPE)
-    small = tl.exp(-tl.abs(x))
-    more, less = 1 / (1 + small), small / (1 + small)
+    small = exp(-tl.abs(x))
+    more = 1 / (1 + small)
+    less = small * more
     inside, outside = tl.where(x < 0, less, more), tl.where(x < 0, more, less)
-    tail = _log1p(small)
+    tail = log1p(small)
     against = tl.where(x < 0, 0.0, x) + tail  # -log(1 - p)
     toward = tl.where(x < 0, -x, 0.0) + tail  # -log p
     apart = tl.where(mask > 0.5, (1 - mask) - outside, inside - mask)
@@ -192,7 +187,7 @@ def _mask_sums(
         if COST:
             yes, no = toward, against
             if FOCAL:
-                yes, no = toward * tl.exp(-GAMMA * against), against * tl.exp(-GAMMA * toward)
+                yes, no = toward * exp(-GAMMA * against), against * exp(-GAMMA * toward)
             cost += tl.where(there, mask * yes + (1 - mask) * no, 0.0)
     place = out + (sample * parts + part) * COLUMNS
     tl.store(place, tl.sum(hit, 0))
@@ -210,8 +205,9 @@ def _mask_slopes(
     LARGEST: tl.constexpr, GAMMA: tl.constexpr, SQUARED: tl.constexpr, COST: tl.constexpr,
     FOCAL: tl.constexpr, DTYPE: tl.constexpr, WIDE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    sample = tl.program_id(0).to(tl.int64)
-    at = tl.program_id(1) * WIDE + tl.arange(0, WIDE).to(tl.int64)
+    pieces = tl.cdiv(count, WIDE)
+    sample = (tl.program_id(0) // pieces).to(tl.int64)
+    at = tl.program_id(0) % pieces * WIDE + tl.arange(0, WIDE).to(tl.int64)
     mask, inside, outside, against, toward, apart, there = _masks(
         logits, target, x_sample, x_at, y_sample, y_at, sample, at, count, LARGEST, DTYPE
     )
@@ -223,8 +219,8 @@ def _mask_slopes(
     if COST:
         yes, no = -outside, inside
         if FOCAL:
-            yes = tl.exp(-GAMMA * against) * (yes - GAMMA * inside * toward)
-            no = tl.exp(-GAMMA * toward) * (no + GAMMA * outside * against)
+            yes = exp(-GAMMA * against) * (yes - GAMMA * inside * toward)
+            no = exp(-GAMMA * toward) * (no + GAMMA * outside * against)
         slope += tl.load(place + 4) * (mask * yes + (1 - mask) * no)
     tl.store(out + sample * o_sample + at * o_at, slope.to(out.dtype.element_ty), there)
 
@@ -248,7 +244,7 @@ class Kernels(NamedTuple):
             if self.measure.by_class:
                 _label_sums[grid](
                     logits, target, partial, *logits.stride(), *target.stride(), classes, count,
-                    self.measure.ignore_index, **options,
+                    self.measure.ignore_index, **options, num_warps=SUMMING,
                 )  # fmt: skip
             else:
                 x, y = logits.squeeze(1), target.squeeze(1)
@@ -265,7 +261,7 @@ class Kernels(NamedTuple):
         samples, classes, count = logits.shape
         slopes, options = torch.empty_like(logits), self._options(logits)
         by = pull.to(torch.float64 if logits.dtype is torch.float64 else torch.float32).contiguous()
-        grid = (samples, triton.cdiv(count, options["WIDE"]))
+        grid = (samples * triton.cdiv(count, options["WIDE"]),)
         if not slopes.numel():
             return (slopes,)
         with torch.cuda.device_of(logits):

@@ -182,6 +182,7 @@ def _against(gamma: float = 2.0, weight: Tensor | None = None, ignore_index: int
     def cost(nll: Tensor, p: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         fade = rest.pow(gamma)
         ratio = torch.where(rest > 0, nll / rest, 1.0)  # its limit where the class is certain
+        ratio.clamp_(max=torch.finfo(ratio.dtype).max)  # p is 0 where it is infinite
         return fade * nll, fade * (1 + gamma * p * ratio)
 
     return Against(cost, weight, ignore_index=ignore_index)
