@@ -14,8 +14,7 @@ from torch import Tensor
 
 import lossmith as lm
 from lossmith.core import route
-from lossmith.engines import generated_label_maps, one_pass, pairs, row, statistics
-from lossmith.engines.rows import engine as rows
+from lossmith.engines import eligible, generated_label_maps, one_pass, pairs, row, statistics
 
 Loss = Callable[..., Tensor]
 
@@ -222,7 +221,7 @@ def test_nothing_but_a_gpu_needs_triton() -> None:
 def test_a_gpu_without_triton_takes_the_plain_function(monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, tensors = CASES["rows"]
     expected = outcome(lm.cross_entropy, tensors)
-    monkeypatch.setattr(rows, "TRITON", {"cpu"})
+    monkeypatch.setattr(eligible, "TRITON", {"cpu"})
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert lm.explain_path(lm.cross_entropy, *tensors).how != "rows"
     torch.testing.assert_close(outcome(lm.cross_entropy, tensors), expected)

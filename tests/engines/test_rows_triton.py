@@ -17,7 +17,7 @@ from torch import Tensor
 import lossmith as lm
 from lossmith.core import route
 from lossmith.core.route import follow
-from lossmith.engines.rows import engine
+from lossmith.engines import eligible
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # the interpreter's numpy warns of what lanes without an element hold
@@ -55,7 +55,7 @@ def test_in_the_interpreter() -> None:
 def served(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton's kernels serve, on the CPU and at any size."""
     monkeypatch.setattr(route, "SMALL", 0)
-    monkeypatch.setattr(engine, "TRITON", {"cpu", "cuda"})
+    monkeypatch.setattr(eligible, "TRITON", {"cpu", "cuda"})
 
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="Triton's interpreter is not chosen")

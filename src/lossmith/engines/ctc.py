@@ -5,7 +5,6 @@ Four ways lead to the losses and their gradient: torch's kernel for a few states
 GPU.
 """
 
-import importlib.util
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossmith.engines.alignments import NOTHING, in_logarithms, multiplied
-from lossmith.engines.eligible import eager, transformed
+from lossmith.engines.eligible import by_triton, eager, transformed
 from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 
@@ -263,7 +262,7 @@ def _by_logarithms(batch: Batch, wanted: bool, factor: Tensor | None) -> Found:
     differs = torch.ones_like(targets, dtype=torch.bool)
     differs[:, 1:] = targets[:, 1:] != targets[:, :-1]
     question = emit, differs, steps, symbols
-    if scores.device.type == "cuda" and importlib.util.find_spec("triton"):
+    if by_triton(scores):
         from lossmith.engines.triton.ctc import on_device
 
         value, posterior = on_device(*question, posterior=wanted)

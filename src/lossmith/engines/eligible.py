@@ -1,5 +1,6 @@
 """When a fast path may serve. In every other case the plain function does."""
 
+import importlib.util
 import math
 
 import torch
@@ -12,6 +13,7 @@ MANY = 256
 # Classes up to which torch's softmax and log-softmax on the CPU are off by no more than one of few:
 # their sums, kept in a handful of numbers, are 2 times as far off at 16,000, 12 times at 128,000
 SHORT_ROW = 1 << 12
+TRITON = {"cuda"}  # kinds of device that lossmith's Triton kernels serve
 
 
 def eager(*tensors: Tensor) -> bool:
@@ -27,6 +29,16 @@ def eager(*tensors: Tensor) -> bool:
         if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
             return False
     return True
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether Triton's kernels are to serve, if Triton is there."""
+    return tensor.device.type in TRITON
+
+
+def by_triton(tensor: Tensor) -> bool:
+    """Whether Triton's kernels serve."""
+    return on_gpu(tensor) and importlib.util.find_spec("triton") is not None
 
 
 @torch.compiler.assume_constant_result

@@ -5,13 +5,13 @@ cancels where the partner has nearly all of the probability. The work on a strip
 kernels: those of this file, made of torch's in place, or those in Triton.
 """
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossmith.core.numerics import softplus
+from lossmith.engines.eligible import by_triton
 
 
 class Matched:
@@ -175,7 +175,7 @@ class InPlace:
 
 def kernels_for(tile: Tensor) -> Any:
     """Triton's where they run, torch's elsewhere."""
-    if tile.device.type == "cuda" and importlib.util.find_spec("triton"):
+    if by_triton(tile):
         from lossmith.engines.triton.pairs import Kernels
 
         return Kernels

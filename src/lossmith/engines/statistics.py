@@ -17,7 +17,7 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.reduction import reduce
 from lossmith.core.route import Call
 from lossmith.engines import generated_label_maps as generated
-from lossmith.engines.eligible import eager, undefined
+from lossmith.engines.eligible import by_triton, eager, on_gpu, undefined
 from lossmith.engines.label_maps import LabelMaps
 from lossmith.engines.one_pass import Path, failure, missing_compiler, run
 from lossmith.engines.passes import COLUMNS, Measure, Passes, pieces
@@ -73,14 +73,15 @@ def _plan(input: Tensor, target: Tensor, by_class: bool, *, compiler: bool) -> P
             return blocks
         lacking = missing_compiler(device) or _failed.get((input.shape[1], input.dtype), "")
         return Path("blocks", lacking) if lacking else Path("compiled", "a kernel for each pass")
-    if device != "cuda":
+    if not on_gpu(input):
         return Path("plain", f"there is no kernel for {device}")
     if (by_class and not labels) or target.requires_grad:
         return Path("plain", "there is no kernel for memberships, or for the slope of a target")
     if by_class and input.shape[1] > MOST_CLASSES:
         return Path("plain", f"there is no kernel for more than {MOST_CLASSES} classes")
-    lacking = missing_compiler(device)
-    return Path("plain", lacking) if lacking else Path("triton", "a kernel for each pass")
+    if not by_triton(input):
+        return Path("plain", "Triton is not installed")
+    return Path("triton", "a kernel for each pass")
 
 
 @without_autocast

@@ -4,7 +4,6 @@ The value and the gradient are worked out together, block by block, and the back
 scales. Logits are left as they are.
 """
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call, follow
-from lossmith.engines.eligible import eager
+from lossmith.engines.eligible import by_triton, eager, on_gpu
 from lossmith.engines.one_pass import Path
 from lossmith.engines.pull import Pull, with_pull
 
@@ -36,14 +35,6 @@ class Done(NamedTuple):
     slopes: tuple[Tensor | None, ...]
     divisor: Tensor | None = None
     pull: Pull | None = None
-
-
-TRITON = {"cuda"}
-
-
-def on_device(tensor: Tensor) -> bool:
-    """Whether Triton's kernels are to serve."""
-    return tensor.device.type in TRITON
 
 
 Kernel = Callable[[Call, tuple[bool, ...]], Done | None]
@@ -69,7 +60,7 @@ class Rows:
         lacking = self._declines(call)
         if lacking:
             return Path("plain", lacking)
-        if on_device(call.tensors[0]):
+        if on_gpu(call.tensors[0]):
             return Path("rows", "Triton's kernels read the logits once forward and once backward")
         return Path("rows", "value and gradient together, in blocks of rows that stay in the cache")
 
@@ -78,14 +69,14 @@ class Rows:
         given = call.arguments()
         if len({t.device for t in given if t.ndim}) > 1:
             return "the tensors are on several devices"
-        if on_device(given[0]):
+        if on_gpu(given[0]):
             if self.device is None or any(
                 t.is_floating_point() for t in call.tensors[self.logits :]
             ):
                 return "there is no GPU kernel for it"
             if given[0].dtype is torch.float64:
                 return "the GPU kernels compute in float32"
-            if importlib.util.find_spec("triton") is None:
+            if not by_triton(given[0]):
                 return "Triton is not installed"
         elif given[0].device.type != "cpu":
             return f"there is no kernel for a device of type {given[0].device.type}"
@@ -102,7 +93,7 @@ class Rows:
         given = call.arguments()
         leaves = given[: self.logits]
         needs = tuple(torch.is_grad_enabled() and t.requires_grad for t in leaves)
-        kernel = self.device if on_device(given[0]) else self.kernel
+        kernel = self.device if on_gpu(given[0]) else self.kernel
         assert kernel is not None
         done = kernel(call.over([t.detach() for t in given]), needs)
         if done is None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lossmith.core.numerics import times
 from lossmith.core.route import Call
-from lossmith.engines.rows.engine import Done, on_device
+from lossmith.engines.eligible import on_gpu
+from lossmith.engines.rows.engine import Done
 from lossmith.engines.rows.layout import Layout, Piece, Work
 
 One = Callable[[Piece, tuple[Tensor, ...], Work], Tensor | None]
@@ -56,7 +57,7 @@ class Frame(NamedTuple):
     def later(self) -> bool:
         """Whether slopes are divided in the backward pass: float16 would lose small numbers."""
         first = self.call.tensors[0]
-        small = first.dtype is torch.float16 and not on_device(first)  # there they are made later
+        small = first.dtype is torch.float16 and not on_gpu(first)  # there they are made later
         return self.call.reduction == "mean" and small
 
     @property

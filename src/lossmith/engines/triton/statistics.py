@@ -257,13 +257,14 @@ class Kernels(NamedTuple):
     def slopes(
         self, logits: Tensor, target: Tensor, pull: Tensor, needed: tuple[bool, ...]
     ) -> tuple[Tensor | None, ...]:
-        """Gradient of the logits, from that of the sums."""
+        """Gradient of the logits, from that of the sums, and none of a target."""
         samples, classes, count = logits.shape
         slopes, options = torch.empty_like(logits), self._options(logits)
         by = pull.to(torch.float64 if logits.dtype is torch.float64 else torch.float32).contiguous()
         grid = (samples * triton.cdiv(count, options["WIDE"]),)
+        found = (slopes, *(None for _ in needed[1:]))
         if not slopes.numel():
-            return (slopes,)
+            return found
         with torch.cuda.device_of(logits):
             if self.measure.by_class:
                 _label_slopes[grid](
@@ -275,7 +276,7 @@ class Kernels(NamedTuple):
                 _mask_slopes[grid](
                     x, y, by, out, *x.stride(), *y.stride(), *out.stride(), count, **options
                 )
-        return (slopes,)
+        return found
 
     def _options(self, logits: Tensor) -> dict[str, Any]:
         """What a kernel is made for; as arguments its numbers would be rounded to float32."""

@@ -1,0 +1,109 @@
+"""No loss waits for a device: each runs on one whose values nobody can read.
+
+Tensors of the device "meta" have shapes and a history, but no values: a look at one is an error
+there, where on a GPU it would be a wait.
+"""
+
+import importlib.util
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lossmith as lm
+from lossmith.contract.cases import Case, cases
+from lossmith.core import route
+from lossmith.engines import eligible
+
+CARDS = lm.cards()
+
+
+@pytest.fixture(params=["plain", "kernels"])
+def launched(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The device counts as one without Triton, or as a GPU where whatever is launched is noted."""
+    found: list[str] = []
+    if request.param == "kernels":
+        if not importlib.util.find_spec("triton"):
+            pytest.skip("Triton is not installed")
+        from triton.runtime.jit import JITFunction
+
+        def run(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+            found.append(self.fn.__name__)
+
+        monkeypatch.setattr(JITFunction, "run", run)
+        monkeypatch.setattr(eligible, "TRITON", {"meta"})
+        monkeypatch.setattr(route, "SMALL", 0)
+    return found
+
+
+def run(case: Case, star: tuple[int, ...] | None, **sizes: int) -> None:
+    """Value and gradient, in each reduction."""
+    given = case.sample(70, torch.float32, grad=True, star=star, **sizes)
+    tensors = [t.detach().to("meta").requires_grad_(t.requires_grad) for t in given]
+    options = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in case.options.items()}
+    for reduction in case.card.reductions:
+        value = case.with_options(**options)(*tensors, reduction=reduction)
+        assert value.device.type == "meta"
+        if value.requires_grad:
+            leaves = [t for t in tensors if t.requires_grad]
+            for slope in torch.autograd.grad(value.sum(), leaves, allow_unused=True):
+                assert slope is None or slope.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_no_value_is_read(name: str, launched: list[str]) -> None:
+    for case in cases(CARDS[name]):
+        run(case, None)
+        run(case, (64, 64), N=40)
+
+
+@pytest.mark.parametrize("launched", ["kernels"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("cross_entropy", "_slopes"),
+        ("js_div_from_logits_loss", "_divergence_slopes"),
+        ("dice_loss", "_label_slopes"),
+        ("binary_dice_loss", "_mask_slopes"),
+        ("info_nce_loss", "_exponentials"),
+        ("siglip_loss", "_logistic"),
+        ("ctc_with_logits_loss", "_walk"),
+    ],
+)
+def test_kernels_are_launched(name: str, kernel: str, launched: list[str]) -> None:
+    for case in cases(CARDS[name]):
+        run(case, (64, 64), N=600)
+    assert kernel in launched
+
+
+def test_linear_heads_read_none(launched: list[str]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, teacher = torch.randn(2, 600, 16, generator=generator).to("meta")
+    weight, other = torch.randn(2, 1000, 16, generator=generator).to("meta")
+    target = torch.zeros(600, dtype=torch.int64, device="meta")
+    calls = [
+        (lm.linear_head(lm.cross_entropy), (hidden, weight, target), {}),
+        (lm.linear_head(lm.cross_entropy), (hidden, weight, target), {"label_smoothing": 0.1}),
+        (lm.linear_head(lm.cross_entropy), (hidden, weight, target), {"bias": weight[:, 0]}),
+        (lm.linear_head(lm.focal_loss), (hidden, weight, target), {"reduction": "none"}),
+        (lm.linear_head(lm.js_div_from_logits_loss, heads=2), (hidden, weight, teacher, other), {}),
+    ]
+    for head, tensors, options in calls:
+        for dtype in (torch.float32, torch.bfloat16):
+            given = [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+            leaves = [t.requires_grad_() for t in given if t.is_floating_point()]
+            more = {k: v.to(dtype) if isinstance(v, Tensor) else v for k, v in options.items()}
+            value = head(*given, **more)
+            slopes = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+            assert all(s.dtype is dtype for s in slopes if s is not None)
+
+
+def test_statistics_read_none() -> None:
+    logits = torch.empty(600, 100, device="meta", requires_grad=True)
+    found = lm.softmax_statistics(logits, torch.zeros(600, dtype=torch.int64, device="meta"))
+    (found.log_prob + found.entropy).sum().backward()
+    assert found.correct.device.type == "meta"
+    volume = torch.empty(2, 3, 64, 64, device="meta", requires_grad=True)
+    sums = lm.RegionStatistics.from_logits(volume, torch.zeros(2, 64, 64, device="meta").long())
+    (sums + sums).dice_loss().sum().backward()
