@@ -22,7 +22,7 @@ from triton.runtime.jit import JITFunction
 
 from lossmith.engines.passes import COLUMNS, Measure
 from lossmith.engines.rows.head import Head
-from lossmith.engines.triton import ctc, pairs, rows, statistics
+from lossmith.engines.triton import ctc, divergences, pairs, rows, statistics
 
 TOOLS = Path(triton.backends.nvidia.__file__).parent / "bin"
 LABEL = re.compile(r"\s*(\.L_x_\d+):")
@@ -102,8 +102,8 @@ def entropy(
 
 def divergence(shape: tuple[int, int], dtype: torch.dtype, kind: int) -> None:
     first = torch.empty(shape, dtype=dtype)
-    numbers = rows.divergence(first, first, kind, 1.0)[1]
-    rows.divergence_slopes(first, first, numbers, numbers[0], kind, 1.0, (True, True))
+    numbers = divergences.divergence(first, first, kind, 1.0)[1]
+    divergences.divergence_slopes(first, first, numbers, numbers[0], kind, 1.0, (True, True))
 
 
 def region(shape: tuple[int, int, int], dtype: torch.dtype, gamma: float | None) -> None:
@@ -141,11 +141,13 @@ CASES: dict[str, Callable[[], None]] = {
     "cross-entropy 65536x10 float32": lambda: entropy((65536, 10), single),
     "smoothing 8192x32000 bfloat16": lambda: entropy((8192, 32000), half, deep=True),
     "all options 8192x1271 bfloat16": lambda: entropy((8192, 1271), half, bent=True, deep=True),
-    "kl 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, rows.FORWARD),
-    "reverse kl 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, rows.REVERSE),
-    "js 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, rows.JENSEN_SHANNON),
-    "js 8192x32000 float32": lambda: divergence((8192, 32000), single, rows.JENSEN_SHANNON),
-    "variation 8192x1271 float32": lambda: divergence((8192, 1271), single, rows.TOTAL_VARIATION),
+    "kl 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, divergences.FORWARD),
+    "reverse kl 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, divergences.REVERSE),
+    "js 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, divergences.JENSEN_SHANNON),
+    "js 8192x32000 float32": lambda: divergence((8192, 32000), single, divergences.JENSEN_SHANNON),
+    "variation 8192x1271 float32": lambda: divergence(
+        (8192, 1271), single, divergences.TOTAL_VARIATION
+    ),
     "dice 2x4x160^3 float32": lambda: region((2, 4, 160**3), single, None),
     "dice and cross-entropy 2x4x160^3 float32": lambda: region((2, 4, 160**3), single, 0.0),
     "dice and cross-entropy 2x4x160^3 bfloat16": lambda: region((2, 4, 160**3), half, 0.0),

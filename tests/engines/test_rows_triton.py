@@ -17,7 +17,7 @@ from torch import Tensor
 import lossmith as lm
 from lossmith.core import route
 from lossmith.core.route import follow
-from lossmith.engines import eligible
+from lossmith.engines import eligible, linear_head
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # the interpreter's numpy warns of what lanes without an element hold
@@ -194,3 +194,45 @@ def test_float64_and_soft_targets_step_aside(served) -> None:
     how = lm.explain_path(lm.cross_entropy, x.double(), target)
     assert how.how != "rows"
     assert lm.explain_path(lm.cross_entropy, x, x.softmax(1)).how != "rows"
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"reduction": "none", "sample_weight": "rows"},
+        {"weight": "classes", "label_smoothing": 0.2},
+        {"softcap": 5.0, "logit_scale": 2.0, "z_loss": 0.1, "bias": "classes"},
+    ],
+    ids=str,
+)
+def test_linear_heads(options, dtype, device, served, monkeypatch) -> None:
+    """Their blocks go through the kernels, and are right."""
+    monkeypatch.setattr(linear_head, "FEW", 0)
+    generator = torch.Generator().manual_seed(2)
+    tensors = [torch.randn(n, 8, generator=generator).to(device, dtype) for n in (37, 401)]
+    target = torch.randint(401, (37,), generator=generator).to(device)
+    target[5] = -100
+    made = {"rows": torch.rand(37, generator=generator), "classes": torch.rand(401)}
+    given = {k: made[v].to(device, dtype) if v in made else v for k, v in options.items()}
+    from lossmith.engines.triton import rows
+
+    counts: list[int] = []
+    gauge = rows.gauge
+    monkeypatch.setattr(rows, "gauge", lambda *a, **k: counts.append(len(a[0])) or gauge(*a, **k))
+    head = lm.linear_head(lm.cross_entropy, memory=20000)
+    found = outcome(head, [*tensors, target], True, **given)
+    assert sum(counts) > 37
+    assert 1 < max(counts) < 37
+    exact = [t.double() for t in tensors]
+    wide = {k: v.double() if isinstance(v, Tensor) else v for k, v in given.items()}
+    bias = wide.pop("bias", 0.0)
+    leaves = [t.requires_grad_() for t in exact]
+    value = lm.cross_entropy(leaves[0] @ leaves[1].T + bias, target, **wide)
+    truth = [value.detach(), *torch.autograd.grad(value.sum() * 3, leaves)]
+    for mine, expected in zip(found, truth, strict=True):
+        assert mine.dtype is dtype
+        size = expected.abs().max()
+        assert (mine - expected).abs().max() <= 8 * torch.finfo(dtype).eps * size

@@ -18,7 +18,11 @@ import torch
 from torch import Tensor
 
 from lossmith.core.numerics import times
+from lossmith.engines.eligible import by_triton
 from lossmith.engines.row_passes import Options, Rows, Tensors
+from lossmith.engines.rows.head import Head
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import ByKernels
 
 
 class _Lowered(NamedTuple):
@@ -46,10 +50,12 @@ def class_rows(
 ) -> Rows | None:
     """Values, and slopes written over the logits.
 
-    None for options besides class weight, smoothing, z-loss and a scale, for target probabilities,
-    and on the CPU for infinite logits; the logits are lost then. On a GPU, where labels are not
-    looked at, one that is outside makes its own row NaN.
+    None for target probabilities, for options besides class weight, smoothing, z-loss, a scale and,
+    by Triton's kernels, a soft cap, and on the CPU for infinite logits; the logits are lost then.
+    On a GPU, where labels are not looked at, one that is outside makes its own row NaN.
     """
+    if by_triton(logits[0]):
+        return _by_kernels(logits[0], rest[0], options, needs[0])
     named = dict(options)
     weight, smoothing = named.pop("weight", None), named.pop("label_smoothing", 0.0)
     z_loss, sharpness = named.pop("z_loss", 0.0), named.pop("logit_scale", 1.0)
@@ -110,6 +116,23 @@ def class_rows(
     scale = sharpness * ratio / total
     scale = scale if inside is None else torch.where(inside, scale, math.nan)
     return found._replace(slopes=(out,), factor=scale.squeeze(1))
+
+
+def _by_kernels(scores: Tensor, target: Tensor, options: Options, need: bool) -> Rows | None:
+    """With every option, for class indices."""
+    named = dict(options)
+    weight, smoothing = named.pop("weight", None), named.pop("label_smoothing", 0.0)
+    head = Head(named.pop("logit_scale", 1.0), named.pop("softcap", None))
+    z_loss, _ = named.pop("z_loss", 0.0), named.pop("ignore_index", None)
+    if target.is_floating_point() or scores.dtype is torch.float64 or any(named.values()):
+        return None
+    weight = None if weight is None else weight.to(scores.dtype)
+    loss = Against(None, weight, smoothing=smoothing, z_loss=z_loss, head=head)
+    given = ByKernels(loss, target, scores.shape[1])
+    value, numbers = given.values(scores)
+    if need:
+        given.slopes(scores, numbers, torch.ones_like(value), scores)
+    return Rows(value, (scores if need else None,), normaliser=given.factor)
 
 
 def _lower(logits: Tensor, place: Tensor, by_class: Tensor | None, smooth: bool) -> _Lowered | None:

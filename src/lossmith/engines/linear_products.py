@@ -152,8 +152,8 @@ class Sums:
         with _rounding(rounds):
             for columns, weight in self.head.tiles(read=self.hidden is not None):
                 part = slope[:, columns]
-                if narrow:
-                    part = (part * column).to(hidden.dtype)
+                if narrow:  # one kernel that multiplies and rounds
+                    part = torch.mul(part, column, out=torch.empty_like(part, dtype=hidden.dtype))
                 elif rounds:
                     room = part.new_empty(part.numel()) if room is None else room
                     own = room[: part.numel()].view(part.shape)  # the last may be narrower

@@ -38,7 +38,7 @@ def frame_on_device(call: Call, ignored: Tensor | None = None) -> Frame:
 
 def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
     """A divergence of two tensors of logits."""
-    from lossmith.engines.triton import rows as kernels
+    from lossmith.engines.triton import divergences as kernels
 
     kind = {
         "forward": kernels.FORWARD,

@@ -152,52 +152,82 @@ def _weigh(
 
 
 def _on_device(call: Call, loss: Against) -> Done:
-    """By Triton's kernels: without a look at a value, a row of a label outside is NaN."""
-    from lossmith.engines.triton import rows as kernels
-
     logits, target = call.tensors
     flat, index = rows_of(logits), target.reshape(-1)
-    classes = flat.shape[1]
     ignored = index == loss.ignore_index
     frame = frame_on_device(call, ignored)
-    wrong = ~ignored & ((index < 0) | (index >= classes))
-    index = index.masked_fill(ignored | wrong, 0)
-    factor = None
     if loss.weight is not None:
         loss = loss._replace(weight=loss.weight.to(frame.dtype))
-        factor = loss.weight[index]  # type: ignore[index]
-        frame = frame.divided_by(factor)
-    assert frame.absent is not None
-    named = index.masked_fill(frame.absent, kernels.NOBODY)
-    smooth = loss.smoothing > 0
-    weight, head = loss.weight if smooth else None, loss.head
-    top, rest, depth, below = kernels.gauge(flat, named, weight, head=head, deep=smooth)
-    own = (depth - top).exp()
-    whole = own + rest
-    deep = whole.log()
-    below = below if smooth else torch.zeros_like(top)
-    gauge = Gauge(own, rest, whole, top - depth + deep, top, below)
-    row = Row(index, factor, frame.scale, None)
-    value, away, against = settle(gauge, row, loss, classes)
-    away, against = (each.masked_fill(frame.absent, 0.0) for each in (away, against))
-    value = value.masked_fill(wrong, math.nan)
+    given = ByKernels(loss, index.masked_fill(ignored, 0), flat.shape[1], frame.absent)
+    if given.factor is not None:
+        frame = frame.divided_by(given.factor)
+    value, numbers = given.values(flat)
 
     def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> tuple[Tensor]:
-        top, deep, against, away, each = kept
-        each = each * grad.reshape(-1)
+        numbers, each = kept
         flat = rows_of(leaves[0])
-        spread = (each * against).masked_fill(wrong, math.nan)
-        flat_part = each * (loss.smoothing / classes)
-        numbers = torch.stack([top, deep, spread, each * away, flat_part])
         over = loss.overwrite and flat.data_ptr() == leaves[0].data_ptr()
         out = flat.detach() if over else torch.empty_like(flat)
-        kernels.slopes(flat, named, weight, numbers, out, head=head, deep=smooth)
+        given.slopes(flat, numbers, each * grad.reshape(-1), out)
         if over:  # whoever needs the logits shall hear of it
             torch.autograd.graph.increment_version(leaves[0])
         return (logits_of(out, leaves[0].shape),)
 
-    kept = (top, deep, against, away, frame.scale.expand(index.shape))
+    kept = (numbers, frame.scale.expand(index.shape))
     return Done(frame.reduce(value), kept, pull=pull)
+
+
+class ByKernels:
+    """Values and slopes of logits ``(N, C)`` by Triton's kernels, without a look at a value.
+
+    Args:
+        loss: The loss.
+        index: The class of each row. One that is outside makes its row NaN.
+        classes: How many there are.
+        absent: Rows whose slopes are 0, whatever their logits; none if not given.
+
+    Attributes:
+        factor: The weight of each row's class, if classes have any.
+    """
+
+    def __init__(
+        self, loss: Against, index: Tensor, classes: int, absent: Tensor | None = None
+    ) -> None:
+        from lossmith.engines.triton.rows import NOBODY
+
+        self._loss, self._smooth = loss, loss.smoothing / classes
+        self._wrong = (index < 0) | (index >= classes)
+        self._place = index.masked_fill(self._wrong, 0)
+        self._named = self._place if absent is None else self._place.masked_fill(absent, NOBODY)
+        self.factor = None if loss.weight is None else loss.weight[self._place]
+        # what classes cost by themselves has their weight, too
+        self._weight = loss.weight if self._smooth else None
+
+    def values(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Unweighted, of the rows that are there; and what the slopes need."""
+        from lossmith.engines.triton.rows import gauge
+
+        head, deep = self._loss.head, self._smooth > 0
+        found = gauge(logits, self._named, self._weight, head=head, deep=deep)
+        top, rest, depth, below = found
+        own = (depth - top).exp()
+        whole = own + rest
+        lse = whole.log()
+        gauged = Gauge(
+            own, rest, whole, top - depth + lse, top, below if deep else torch.zeros_like(top)
+        )
+        row = Row(self._place, self.factor, torch.ones_like(top), None)
+        value, away, against = settle(gauged, row, self._loss, logits.shape[1])
+        value, against = (each.masked_fill(self._wrong, math.nan) for each in (value, against))
+        return value, torch.stack([top, lse, against, away])
+
+    def slopes(self, logits: Tensor, numbers: Tensor, factor: Tensor, out: Tensor) -> None:
+        """Write the slopes, times a factor of each row, to ``out``."""
+        from lossmith.engines.triton.rows import slopes
+
+        told = torch.stack([*numbers[:2], *(numbers[2:] * factor), self._smooth * factor])
+        head, deep = self._loss.head, self._smooth > 0
+        slopes(logits, self._named, self._weight, told, out, head=head, deep=deep)
 
 
 class Gauge(NamedTuple):

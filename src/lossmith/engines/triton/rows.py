@@ -5,8 +5,8 @@ each the work of one program, which goes along it by blocks with the largest log
 puts the parts together. All arithmetic is in float32, to which the series below are cut.
 
 A kernel that reads two bytes for a class has about a dozen instructions for it before it falls
-behind the memory, so exponentials are those to the base of 2, which are one instruction, and
-nothing is divided for each class. ``tests/engines/test_triton_compiled.py`` counts them.
+behind the memory, so exponentials are those to the base of 2, which take two in place of five, and
+without a soft cap nothing is divided. ``tests/engines/test_triton_compiled.py`` counts them.
 """
 # pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 # (the arguments of a kernel have the types of Triton's language, which Python cannot name)
@@ -25,7 +25,6 @@ from lossmith.engines.triton.numbers import at_most, exp
 TILE = 4096  # elements that a program reads at once: more would spill the registers
 PROGRAMS = 1024  # enough for each processor of a GPU to have several: rows are cut up to here
 NOBODY = -1  # the class of a row that is absent, of which nothing is read
-FORWARD, REVERSE, JENSEN_SHANNON, TOTAL_VARIATION = range(4)
 _AS_IT_IS = Head()
 
 
@@ -40,25 +39,8 @@ def _tanh(x):
 
 
 @triton.jit
-def _short_of_1(x):
-    """``1 - e^-x`` of ``x >= 0``, with relative accuracy: a series near 0."""
-    series = 1.0 / 24 + x * (-1.0 / 120 + x * (1.0 / 720 - x * (1.0 / 5040)))
-    series = x * (1 + x * (-1.0 / 2 + x * (1.0 / 6 - x * series)))
-    return tl.where(x < 0.25, series, 1 - exp(-x))
-
-
-@triton.jit
-def _to_mean(d):
-    """``-log(1 - d / 2)`` of ``0 <= d <= 1``, to 4e-8 of itself: a polynomial by least squares."""
-    high = -0.0028222298132705 + d * (
-        0.0093966074930896 + d * (-0.0063571869548217 + d * 0.0027472048772342)
-    )
-    low = 0.0417075306329910 + d * (0.0152165965255257 + d * (0.0082601829807881 + d * high))
-    return d * (0.5000000095980739 + d * (0.1249984470092455 + d * low))
-
-
-@triton.jit
-def _bent(z, scale, cap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
+def bent(z, scale, cap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
+    """Logits after scale and soft cap."""
     if SCALED:
         z = z * scale
     if CAPPED:
@@ -93,7 +75,7 @@ def _gauge(
         real = column < classes
         there = present[:, None] & real[None, :]
         z = tl.load(logits + row[:, None] * stride + column[None, :], there, -float("inf"))
-        z = _bent(z.to(tl.float32), scale, cap, SCALED, CAPPED)
+        z = bent(z.to(tl.float32), scale, cap, SCALED, CAPPED)
         if SHIFTED:
             z += tl.load(shift + column, real, 0.0).to(tl.float32)[None, :]
         if CAPPED:
@@ -123,7 +105,7 @@ def _gauge(
     tl.store(line + rows, tl.sum(rest, 1), inside)
     if INDEXED:
         depth = tl.load(logits + row * stride + own, present, 0.0).to(tl.float32)
-        depth = _bent(depth, scale, cap, SCALED, CAPPED)
+        depth = bent(depth, scale, cap, SCALED, CAPPED)
         if SHIFTED:
             depth += tl.load(shift + own, present, 0.0).to(tl.float32)
         tl.store(line + 2 * rows, depth, inside)
@@ -152,7 +134,7 @@ def _slopes(
     spread, away = tl.load(line + 2 * rows, present, 0.0), tl.load(line + 3 * rows, present, 0.0)
     place = row[:, None] * stride + column[None, :]
     z = tl.load(logits + place, present[:, None] & real[None, :], 0.0).to(tl.float32)
-    z = _bent(z, scale, cap, SCALED, CAPPED)
+    z = bent(z, scale, cap, SCALED, CAPPED)
     if CAPPED:
         bend = scale * (1 - (z / cap) * (z / cap))
     else:
@@ -177,120 +159,6 @@ def _slopes(
         slope = slope * bend
     end = row[:, None] * out_stride + column[None, :]
     tl.store(slopes + end, slope.to(slopes.dtype.element_ty), there)
-
-
-@triton.jit
-def _sides(
-    first, second, row, column, there, stride_x, stride_y, sharpness, numbers, rows,
-    SCALED: tl.constexpr,
-):  # fmt: skip
-    """Both softmaxes, the logarithm u of their quotient, the size of their difference, and d.
-
-    With the larger of both, ``m``, the difference is ``m (1 - e^-|u|)``, which is ``m d``: where
-    they are almost the same, it keeps its digits.
-    """
-    inside = row < rows
-    line = numbers + row
-    top_x, deep_x = tl.load(line, inside, 0.0), tl.load(line + rows, inside, 0.0)
-    top_y, deep_y = tl.load(line + 2 * rows, inside, 0.0), tl.load(line + 3 * rows, inside, 0.0)
-    place_x = row[:, None] * stride_x + column[None, :]
-    place_y = row[:, None] * stride_y + column[None, :]
-    x = tl.load(first + place_x, there, -float("inf")).to(tl.float32)
-    y = tl.load(second + place_y, there, -float("inf")).to(tl.float32)
-    # the largest first, since its sum with the other is rounded at its own size
-    x = _bent(x, sharpness, 1.0, SCALED, False) - top_x[:, None]
-    y = _bent(y, sharpness, 1.0, SCALED, False) - top_y[:, None]
-    p, q = exp(x - deep_x[:, None]), exp(y - deep_y[:, None])
-    larger = tl.maximum(p, q)
-    u = tl.where(larger == 0, 0.0, (x - y) - (deep_x - deep_y)[:, None])
-    d = _short_of_1(tl.abs(u))
-    return p, q, u, larger * d, d
-
-
-@triton.jit
-def _divergence(
-    first, second, numbers, out, stride_x, stride_y, rows, classes, span, sharpness,
-    KIND: tl.constexpr, ALIGNED: tl.constexpr, SCALED: tl.constexpr,
-    HIGH: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
-    part = tl.program_id(1)
-    stride_x, stride_y, classes = stride_x * ALIGNED, stride_y * ALIGNED, classes * ALIGNED
-    value = tl.zeros((HIGH, WIDTH), tl.float32)
-    one = tl.zeros((HIGH, WIDTH), tl.float32)
-    other = tl.zeros((HIGH, WIDTH), tl.float32)
-    for start in range(part * span, tl.minimum(classes, (part + 1) * span), WIDTH):
-        column = start + tl.arange(0, WIDTH)
-        there = (row < rows)[:, None] & (column < classes)[None, :]
-        p, q, u, gap, d = _sides(
-            first, second, row, column, there, stride_x, stride_y, sharpness, numbers, rows, SCALED
-        )
-        if KIND == 0:
-            part_q = tl.where(q > 0, q * u, 0.0)
-            one += part_q
-            value += tl.where(u < 0, -gap, gap) - part_q
-        elif KIND == 1:
-            part_p = tl.where(p > 0, p * u, 0.0)
-            one += part_p
-            value += part_p - tl.where(u < 0, -gap, gap)
-        elif KIND == 2:
-            near = _to_mean(d)
-            to_p = tl.where(p > 0, p * (near + tl.minimum(u, 0.0)), 0.0)
-            to_q = tl.where(q > 0, q * (near - tl.maximum(u, 0.0)), 0.0)
-            one += to_p
-            other += to_q
-            value += 0.5 * (to_p + to_q)
-        else:
-            half = tl.where(u == 0, 0.0, tl.where(u < 0, -0.5, 0.5))
-            one += p * half
-            other += q * half
-            value += 0.5 * gap
-    line = out + part * 3 * rows + row
-    tl.store(line, tl.sum(value, 1), row < rows)
-    tl.store(line + rows, tl.sum(one, 1), row < rows)
-    tl.store(line + 2 * rows, tl.sum(other, 1), row < rows)
-
-
-@triton.jit
-def _divergence_slopes(
-    first, second, to_first, to_second, numbers, grad, stride_x, stride_y, rows, classes, sharpness,
-    KIND: tl.constexpr, INPUT: tl.constexpr, TARGET: tl.constexpr, ALIGNED: tl.constexpr,
-    SCALED: tl.constexpr, HIGH: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
-    column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    stride_x, stride_y, classes = stride_x * ALIGNED, stride_y * ALIGNED, classes * ALIGNED
-    line = numbers + row
-    one = tl.load(line + 4 * rows, row < rows, 0.0)[:, None]
-    other = tl.load(line + 5 * rows, row < rows, 0.0)[:, None]
-    factor = tl.load(grad + row, row < rows, 0.0)[:, None]
-    there = (row < rows)[:, None] & (column < classes)[None, :]
-    p, q, u, gap, d = _sides(
-        first, second, row, column, there & (factor != 0), stride_x, stride_y, sharpness, numbers,
-        rows, SCALED,
-    )  # fmt: skip
-    by_x = tl.where(u < 0, -gap, gap)
-    by_y = -by_x
-    if KIND == 0:
-        by_y = tl.where(q > 0, -q * (u - one), 0.0)
-    elif KIND == 1:
-        by_x = tl.where(p > 0, p * (u - one), 0.0)
-    elif KIND == 2:
-        near = _to_mean(d)
-        by_x = 0.5 * tl.where(p > 0, p * (near + tl.minimum(u, 0.0) - one), 0.0)
-        by_y = 0.5 * tl.where(q > 0, q * (near - tl.maximum(u, 0.0) - other), 0.0)
-    else:
-        half = tl.where(u == 0, 0.0, tl.where(u < 0, -0.5, 0.5))
-        by_x = p * (half - one)
-        by_y = -q * (half - other)
-    end = row[:, None] * classes + column[None, :]
-    factor = factor * sharpness
-    if INPUT:
-        by_x = tl.where(factor == 0, 0.0, by_x * factor)  # even of NaN
-        tl.store(to_first + end, by_x.to(to_first.dtype.element_ty), there)
-    if TARGET:
-        by_y = tl.where(factor == 0, 0.0, by_y * factor)
-        tl.store(to_second + end, by_y.to(to_second.dtype.element_ty), there)
 
 
 class Cut(NamedTuple):
@@ -324,12 +192,12 @@ class Cut(NamedTuple):
         return {"HIGH": self.high, "WIDTH": self.width}
 
 
-def _rows(logits: Tensor) -> Tensor:
+def contiguous(logits: Tensor) -> Tensor:
     """Rows whose classes lie next to each other."""
     return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
 
 
-def _aligned(*sizes: int) -> tuple[int, ...]:
+def aligned(*sizes: int) -> tuple[int, ...]:
     """Sizes as multiples of a number, and that: told of it, the compiler reads several at once."""
     common = math.gcd(16, *sizes)
     return *(size // common for size in sizes), common
@@ -358,9 +226,9 @@ def gauge(
     The largest logit m; the sum of ``e^(x - m)``, without that of the class ``index``; the logit
     of the class; if ``deep``, the sum of ``weight (m - x)``. Of a class ``NOBODY`` none is told.
     """
-    logits, cut = _rows(logits), Cut.of(logits)
+    logits, cut = contiguous(logits), Cut.of(logits)
     rows = logits.shape[0]
-    stride, classes, common = _aligned(logits.stride(0), logits.shape[1])
+    stride, classes, common = aligned(logits.stride(0), logits.shape[1])
     found = torch.empty(cut.parts, 5, rows, dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
         _gauge[cut.tall, cut.parts](
@@ -394,64 +262,11 @@ def slopes(
     a, b, c. A class has ``a p``, less ``c weight`` if ``deep``; the class ``index`` has b; rows of
     the class ``NOBODY`` have 0, whatever their logits.
     """
-    kept, cut = _rows(logits), Cut.of(logits)
-    stride, out_stride, classes, common = _aligned(kept.stride(0), out.stride(0), out.shape[1])
+    kept, cut = contiguous(logits), Cut.of(logits)
+    stride, out_stride, classes, common = aligned(kept.stride(0), out.stride(0), out.shape[1])
     with torch.cuda.device_of(kept):
         _slopes[cut.tall, triton.cdiv(out.shape[1], cut.width)](
             kept, out, index, weight, head.shift, numbers, stride, out_stride, out.shape[0],
             classes, head.scale, head.softcap or 1.0, ALIGNED=common, **_parts(head, weight),
             DEEP=deep, **cut.options,
         )  # fmt: skip
-
-
-def divergence(first: Tensor, second: Tensor, kind: int, sharpness: float) -> tuple[Tensor, Tensor]:
-    """Value of each pair of rows, ``(N)``, and what their slopes need, ``(6, N)``.
-
-    The largest logit and the logarithm of the sum of the exponentials of either, and two means.
-    """
-    first, second, cut = _rows(first), _rows(second), Cut.of(first)
-    rows = first.shape[0]
-    sides = []
-    for side in (first, second):
-        top, rest, *_ = gauge(side, head=Head(sharpness))
-        sides += [top, rest.log()]
-    numbers = torch.stack([*sides, top, top])
-    stride_x, stride_y, classes, common = _aligned(
-        first.stride(0), second.stride(0), first.shape[1]
-    )
-    found = torch.empty(cut.parts, 3, rows, dtype=torch.float32, device=first.device)
-    with torch.cuda.device_of(first):
-        _divergence[cut.tall, cut.parts](
-            first, second, numbers, found, stride_x, stride_y, rows, classes, cut.span, sharpness,
-            KIND=kind, ALIGNED=common, SCALED=sharpness != 1, **cut.options,
-        )  # fmt: skip
-    found = found.sum(0)
-    numbers[4:] = found[1:]
-    return found[0].clamp(min=0.0), numbers  # a rounding may lead below
-
-
-def divergence_slopes(
-    first: Tensor,
-    second: Tensor,
-    numbers: Tensor,
-    grad: Tensor,
-    kind: int,
-    sharpness: float,
-    needs: tuple[bool, bool],
-) -> tuple[Tensor | None, ...]:
-    """Slopes by both sides, times ``grad``, ``(N)``; None where none is wanted."""
-    first, second, cut = _rows(first), _rows(second), Cut.of(first)
-    to_first, to_second = (
-        torch.empty(side.shape, dtype=side.dtype, device=side.device) if need else None
-        for side, need in zip((first, second), needs, strict=True)
-    )
-    stride_x, stride_y, classes, common = _aligned(
-        first.stride(0), second.stride(0), first.shape[1]
-    )
-    with torch.cuda.device_of(first):
-        _divergence_slopes[cut.tall, triton.cdiv(first.shape[1], cut.width)](
-            first, second, to_first, to_second, numbers, grad, stride_x, stride_y, first.shape[0],
-            classes, sharpness, KIND=kind, INPUT=needs[0], TARGET=needs[1], ALIGNED=common,
-            SCALED=sharpness != 1, **cut.options,
-        )  # fmt: skip
-    return to_first, to_second
