@@ -151,8 +151,11 @@ def build(
         for index, wanted in plan.casts:
             tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
 
-        # an engine of the loss's own has its own idea of what is small
-        route = None if compiling else route_of(plan.elements if late is None else sys.maxsize)
+        # an engine of the loss's own has its own idea of what is small; away from the CPU launches
+        # count, not elements, and an early one has far fewer
+        here = early is None or tensors[0].is_cpu
+        sized = plan.elements if late is None and here else sys.maxsize
+        route = None if compiling else route_of(sized)
         swift = native if plan.kernel and sample_weight is None else None
         if swift is not None and (compiling or transforming()):
             swift = None
@@ -172,7 +175,7 @@ def build(
             if native_checks or looked:
                 swift = None  # it has had its turn
 
-        offer = early is not None and not compiling and large(plan.elements)
+        offer = early is not None and not compiling and large(sized)
         if offer and not transforming():
             if sample_weight is not None:
                 _check_weight(sample_weight, way, tensors, sizes)

@@ -123,16 +123,15 @@ def _by_kernels(scores: Tensor, target: Tensor, options: Options, need: bool) ->
     named = dict(options)
     weight, smoothing = named.pop("weight", None), named.pop("label_smoothing", 0.0)
     head = Head(named.pop("logit_scale", 1.0), named.pop("softcap", None))
-    z_loss, _ = named.pop("z_loss", 0.0), named.pop("ignore_index", None)
+    z_loss, ignore = named.pop("z_loss", 0.0), named.pop("ignore_index", -100)
     if target.is_floating_point() or scores.dtype is torch.float64 or any(named.values()):
         return None
-    weight = None if weight is None else weight.to(scores.dtype)
-    loss = Against(None, weight, smoothing=smoothing, z_loss=z_loss, head=head)
-    given = ByKernels(loss, target, scores.shape[1])
-    value, numbers = given.values(scores)
+    given = ByKernels(Against(None, weight, smoothing, z_loss, head, ignore), target)
+    (value, mass), numbers = given.values(scores)
     if need:
-        given.slopes(scores, numbers, torch.ones_like(value), scores)
-    return Rows(value, (scores if need else None,), normaliser=given.factor)
+        given.slopes(scores, numbers, value.new_ones(()), None, scores)
+    normaliser = None if weight is None else mass
+    return Rows(value, (scores if need else None,), normaliser=normaliser)
 
 
 def _lower(logits: Tensor, place: Tensor, by_class: Tensor | None, smooth: bool) -> _Lowered | None:

@@ -1,11 +1,12 @@
-"""The same on a GPU, where nothing may look at a value: the frame of a call, and divergences."""
+"""Divergences on a GPU, where nothing may look at a value, and the way to rows and back."""
 
 import torch
 from torch import Tensor
 
+from lossmith.core.numerics import times
 from lossmith.core.route import Call
 from lossmith.engines.rows.engine import Done
-from lossmith.engines.rows.frame import Frame, not_zero
+from lossmith.engines.rows.frame import not_zero
 from lossmith.engines.rows.layout import Layout
 
 
@@ -23,17 +24,16 @@ def logits_of(rows: Tensor, shape: torch.Size) -> Tensor:
     return rows.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
 
 
-def frame_on_device(call: Call, ignored: Tensor | None = None) -> Frame:
-    """The frame of a call whose rows stand in one line, as :func:`rows_of` has them."""
-    first = call.tensors[0]
-    count = first.numel() // first.shape[1 if first.ndim > 1 else 0]
-    if call.weight is not None:
-        weight = call.weight.reshape(-1).float()
-    else:
-        weight = torch.ones(count, device=first.device)
-    absent = weight == 0 if ignored is None else ignored | (weight == 0)
-    weight = weight.masked_fill(absent, 0.0)
-    return Frame(call, Layout(first), weight, absent, not_zero(weight.sum()), torch.float32)
+def reduce_on_device(call: Call, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of a call's rows weighed and reduced, and the factor of their slopes."""
+    one = value.new_ones(1) if call.weight is None else call.weight.reshape(-1).to(value.dtype)
+    value = value if call.weight is None else times(one, value)
+    if call.reduction == "none":
+        return value.view(Layout(call.tensors[0]).out), one
+    if call.reduction == "sum":
+        return value.sum(), one
+    divisor = len(value) if call.weight is None else not_zero(one.sum())
+    return value.sum() / divisor, one / divisor
 
 
 def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
@@ -47,15 +47,15 @@ def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
         "total_variation": kernels.TOTAL_VARIATION,
     }[name]
     sharpness = 1 / call.options.get("temperature", 1.0)
-    frame = frame_on_device(call)
     first, second = (rows_of(t) for t in call.tensors)
     value, numbers = kernels.divergence(first, second, kind, sharpness)
+    reduced, scale = reduce_on_device(call, value)
 
     def pull(
         grad: Tensor, needed: tuple[bool, bool], leaves: tuple[Tensor, ...], *kept: Tensor
     ) -> tuple[Tensor | None, ...]:
         numbers, scale = kept
-        each = (scale * grad.reshape(-1)).contiguous()
+        each = scale * grad.reshape(-1)
         first, second = (rows_of(leaf) for leaf in leaves)
         found = kernels.divergence_slopes(first, second, numbers, each, kind, sharpness, needed)
         return tuple(
@@ -63,4 +63,4 @@ def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
             for slope, leaf in zip(found, leaves, strict=True)
         )
 
-    return Done(frame.reduce(value), (numbers, frame.scale), pull=pull)
+    return Done(reduced, (numbers, scale), pull=pull)

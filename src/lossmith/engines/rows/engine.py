@@ -74,6 +74,8 @@ class Rows:
                 t.is_floating_point() for t in call.tensors[self.logits :]
             ):
                 return "there is no GPU kernel for it"
+            if given[0].numel() == 0:
+                return "there are no rows"
             if given[0].dtype is torch.float64:
                 return "the GPU kernels compute in float32"
             if not by_triton(given[0]):

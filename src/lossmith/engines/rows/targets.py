@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lossmith.core.numerics import times
 from lossmith.core.route import Call
-from lossmith.engines.rows.device import frame_on_device, logits_of, rows_of
+from lossmith.engines.rows.device import logits_of, rows_of
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import COSTLY, LEAST, by_class, far_cost, in_range
@@ -154,27 +154,30 @@ def _weigh(
 def _on_device(call: Call, loss: Against) -> Done:
     logits, target = call.tensors
     flat, index = rows_of(logits), target.reshape(-1)
-    ignored = index == loss.ignore_index
-    frame = frame_on_device(call, ignored)
-    if loss.weight is not None:
-        loss = loss._replace(weight=loss.weight.to(frame.dtype))
-    given = ByKernels(loss, index.masked_fill(ignored, 0), flat.shape[1], frame.absent)
-    if given.factor is not None:
-        frame = frame.divided_by(given.factor)
-    value, numbers = given.values(flat)
+    each = None if call.weight is None else call.weight.reshape(-1)
+    given = ByKernels(loss, index, each)
+    terms, numbers = given.values(flat)
+    kept: tuple[Tensor, ...] = (numbers,)
+    if call.reduction == "none":
+        value = terms[0].view(target.shape)
+    elif call.reduction == "sum":
+        value = terms[0].sum()
+    else:
+        total, mass = terms.sum(1)
+        divisor = mass + (mass == 0)
+        value, kept = total / divisor, (numbers, divisor)
 
     def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> tuple[Tensor]:
-        numbers, each = kept
+        numbers, divisor = kept if len(kept) == 2 else (*kept, None)
         flat = rows_of(leaves[0])
         over = loss.overwrite and flat.data_ptr() == leaves[0].data_ptr()
         out = flat.detach() if over else torch.empty_like(flat)
-        given.slopes(flat, numbers, each * grad.reshape(-1), out)
+        given.slopes(flat, numbers, grad, divisor, out)
         if over:  # whoever needs the logits shall hear of it
             torch.autograd.graph.increment_version(leaves[0])
         return (logits_of(out, leaves[0].shape),)
 
-    kept = (numbers, frame.scale.expand(index.shape))
-    return Done(frame.reduce(value), kept, pull=pull)
+    return Done(value, kept, pull=pull)
 
 
 class ByKernels:
@@ -183,51 +186,52 @@ class ByKernels:
     Args:
         loss: The loss.
         index: The class of each row. One that is outside makes its row NaN.
-        classes: How many there are.
-        absent: Rows whose slopes are 0, whatever their logits; none if not given.
-
-    Attributes:
-        factor: The weight of each row's class, if classes have any.
+        each: The weight of each row; None for 1.
     """
 
-    def __init__(
-        self, loss: Against, index: Tensor, classes: int, absent: Tensor | None = None
-    ) -> None:
-        from lossmith.engines.triton.rows import NOBODY
+    def __init__(self, loss: Against, index: Tensor, each: Tensor | None = None) -> None:
+        from lossmith.engines.triton import rows
 
-        self._loss, self._smooth = loss, loss.smoothing / classes
-        self._wrong = (index < 0) | (index >= classes)
-        self._place = index.masked_fill(self._wrong, 0)
-        self._named = self._place if absent is None else self._place.masked_fill(absent, NOBODY)
-        self.factor = None if loss.weight is None else loss.weight[self._place]
-        # what classes cost by themselves has their weight, too
-        self._weight = loss.weight if self._smooth else None
+        self._kernels, self._loss = rows, loss
+        self._labels = rows.Labels(index.contiguous(), loss.ignore_index, each)
+        self._deep = loss.smoothing > 0
 
     def values(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Unweighted, of the rows that are there; and what the slopes need."""
-        from lossmith.engines.triton.rows import gauge
-
-        head, deep = self._loss.head, self._smooth > 0
-        found = gauge(logits, self._named, self._weight, head=head, deep=deep)
-        top, rest, depth, below = found
+        """Times their weights, with what the mean divides by; and what the slopes need."""
+        loss, labels, deep = self._loss, self._labels, self._deep
+        found = self._kernels.gauge(logits, labels, loss.weight, head=loss.head, deep=deep)
+        classes = logits.shape[1]
+        if loss.cost is None:
+            return self._kernels.settle(
+                found, labels, classes, loss.weight, loss.smoothing, loss.z_loss
+            )
+        top, rest, depth, below = self._kernels.merged(found, deep=deep)
+        index, ignore, each = labels
+        wrong = (index < 0) | (index >= classes)
+        place = index.masked_fill(wrong, 0)
         own = (depth - top).exp()
         whole = own + rest
         lse = whole.log()
-        gauged = Gauge(
-            own, rest, whole, top - depth + lse, top, below if deep else torch.zeros_like(top)
-        )
-        row = Row(self._place, self.factor, torch.ones_like(top), None)
-        value, away, against = settle(gauged, row, self._loss, logits.shape[1])
-        value, against = (each.masked_fill(self._wrong, math.nan) for each in (value, against))
-        return value, torch.stack([top, lse, against, away])
+        factor = None if loss.weight is None else loss.weight.to(top.dtype)[place]
+        row = Row(place, factor, top, None)
+        gauged = Gauge(own, rest, whole, top - depth + lse, top, below)
+        value, away, against = settle(gauged, row, loss, classes)
+        value, against = (t.masked_fill(wrong, math.nan) for t in (value, against))
+        size = torch.ones_like(top) if each is None else each.to(top.dtype)
+        size = size.masked_fill(index == ignore, 0.0)
+        terms = [times(size, value), size if factor is None else size * factor]
+        numbers = [top, lse, size * against, size * away, torch.zeros_like(top)]
+        return torch.stack(terms), torch.stack(numbers)
 
-    def slopes(self, logits: Tensor, numbers: Tensor, factor: Tensor, out: Tensor) -> None:
-        """Write the slopes, times a factor of each row, to ``out``."""
-        from lossmith.engines.triton.rows import slopes
-
-        told = torch.stack([*numbers[:2], *(numbers[2:] * factor), self._smooth * factor])
-        head, deep = self._loss.head, self._smooth > 0
-        slopes(logits, self._named, self._weight, told, out, head=head, deep=deep)
+    def slopes(
+        self, logits: Tensor, numbers: Tensor, grad: Tensor, divisor: Tensor | None, out: Tensor
+    ) -> None:
+        """Write the slopes, times a factor of each row or of all, to ``out``."""
+        loss, grad = self._loss, grad.reshape(-1) if grad.ndim else grad
+        self._kernels.slopes(
+            logits, self._labels, loss.weight, numbers, grad, divisor, out, head=loss.head,
+            deep=self._deep,
+        )  # fmt: skip
 
 
 class Gauge(NamedTuple):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossmith.engines.rows.head import Head
 from lossmith.engines.triton.numbers import exp
-from lossmith.engines.triton.rows import Cut, aligned, bent, contiguous, gauge
+from lossmith.engines.triton.rows import Cut, aligned, bent, contiguous, gauge, merged
 
 FORWARD, REVERSE, JENSEN_SHANNON, TOTAL_VARIATION = range(4)
 
@@ -110,8 +110,8 @@ def _divergence(
 @triton.jit
 def _divergence_slopes(
     first, second, to_first, to_second, numbers, grad, stride_x, stride_y, rows, classes, sharpness,
-    KIND: tl.constexpr, INPUT: tl.constexpr, TARGET: tl.constexpr, ALIGNED: tl.constexpr,
-    SCALED: tl.constexpr, HIGH: tl.constexpr, WIDTH: tl.constexpr,
+    KIND: tl.constexpr, INPUT: tl.constexpr, TARGET: tl.constexpr, EACH: tl.constexpr,
+    ALIGNED: tl.constexpr, SCALED: tl.constexpr, HIGH: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
     column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -119,7 +119,7 @@ def _divergence_slopes(
     line = numbers + row
     one = tl.load(line + 4 * rows, row < rows, 0.0)[:, None]
     other = tl.load(line + 5 * rows, row < rows, 0.0)[:, None]
-    factor = tl.load(grad + row, row < rows, 0.0)[:, None]
+    factor = tl.load(grad + row * EACH, row < rows, 0.0)[:, None]
     there = (row < rows)[:, None] & (column < classes)[None, :]
     p, q, u, gap, d = _sides(
         first, second, row, column, there & (factor != 0), stride_x, stride_y, sharpness, numbers,
@@ -158,7 +158,7 @@ def divergence(first: Tensor, second: Tensor, kind: int, sharpness: float) -> tu
     rows = first.shape[0]
     sides = []
     for side in (first, second):
-        top, rest, *_ = gauge(side, head=Head(sharpness))
+        top, rest, *_ = merged(gauge(side, head=Head(sharpness)))
         sides += [top, rest.log()]
     numbers = torch.stack([*sides, top, top])
     stride_x, stride_y, classes, common = aligned(first.stride(0), second.stride(0), first.shape[1])
@@ -182,7 +182,7 @@ def divergence_slopes(
     sharpness: float,
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, ...]:
-    """Slopes by both sides, times ``grad``, ``(N)``; None where none is wanted."""
+    """Slopes by both sides, times ``grad``, ``(N)`` or ``(1)``; None where none is wanted."""
     first, second, cut = contiguous(first), contiguous(second), Cut.of(first)
     to_first, to_second = (
         torch.empty(side.shape, dtype=side.dtype, device=side.device) if need else None
@@ -192,7 +192,8 @@ def divergence_slopes(
     with torch.cuda.device_of(first):
         _divergence_slopes[cut.tall, triton.cdiv(first.shape[1], cut.width)](
             first, second, to_first, to_second, numbers, grad, stride_x, stride_y, first.shape[0],
-            classes, sharpness, KIND=kind, INPUT=needs[0], TARGET=needs[1], ALIGNED=common,
+            classes, sharpness, KIND=kind, INPUT=needs[0], TARGET=needs[1],
+            EACH=int(len(grad) > 1), ALIGNED=common,
             SCALED=sharpness != 1, **cut.options,
         )  # fmt: skip
     return to_first, to_second

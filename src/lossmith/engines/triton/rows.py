@@ -19,12 +19,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lossmith.engines.rows.head import Head
-from lossmith.engines.triton.numbers import at_most, exp
+from lossmith.engines.rows.head import COSTLY, Head
+from lossmith.engines.triton.numbers import at_most, exp, log1p
 
 TILE = 4096  # elements that a program reads at once: more would spill the registers
 PROGRAMS = 1024  # enough for each processor of a GPU to have several: rows are cut up to here
-NOBODY = -1  # the class of a row that is absent, of which nothing is read
+SETTLED = 256  # rows that a program settles
+_COSTLY = tl.constexpr(COSTLY)
 _AS_IT_IS = Head()
 
 
@@ -50,10 +51,21 @@ def bent(z, scale, cap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
 
 
 @triton.jit
+def _named(index, each, row, rows, classes, ignore, WEIGHED: tl.constexpr):
+    """The class of each row; which rows are there, and which of those have none, but 0 here."""
+    own = tl.load(index + row, row < rows, ignore).to(tl.int64)
+    present = (row < rows) & (own != ignore)
+    if WEIGHED:
+        present = present & (tl.load(each + row, row < rows, 0.0) != 0)
+    wrong = present & ((own < 0) | (own >= classes))
+    return tl.where(present & (wrong == 0), own, 0), present, wrong
+
+
+@triton.jit
 def _gauge(
-    logits, index, weight, shift, out, stride, rows, classes, span, scale, cap,
+    logits, index, each, weight, shift, out, stride, rows, classes, span, ignore, scale, cap,
     ALIGNED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr, SHIFTED: tl.constexpr,
-    INDEXED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr,
+    INDEXED: tl.constexpr, WEIGHED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr,
     HIGH: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
@@ -63,8 +75,7 @@ def _gauge(
     present = row < rows
     own = tl.zeros((HIGH,), tl.int64)
     if INDEXED:
-        own = tl.load(index + row, present, -1)
-        present = own >= 0
+        own, present, _ = _named(index, each, row, rows, classes, ignore, WEIGHED)
     top = tl.full((HIGH,), -float("inf"), tl.float32)
     rest = tl.zeros((HIGH, WIDTH), tl.float32)
     below = tl.zeros((HIGH, WIDTH), tl.float32)
@@ -115,8 +126,69 @@ def _gauge(
 
 
 @triton.jit
+def _settle(
+    found, index, each, weight, terms, numbers, rows, classes, parts, ignore, smoothing, z_loss,
+    WEIGHED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr, SQUARED: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = row < rows
+    own, present, wrong = _named(index, each, row, rows, classes, ignore, WEIGHED)
+    top = tl.full((BLOCK,), -float("inf"), tl.float32)
+    for part in range(parts):
+        top = tl.maximum(top, tl.load(found + part * 5 * rows + row, inside, 0.0))
+    base = tl.where(top == -float("inf"), 0.0, top)
+    rest = tl.zeros((BLOCK,), tl.float32)
+    below = tl.zeros((BLOCK,), tl.float32)
+    mass = tl.zeros((BLOCK,), tl.float32)
+    for part in range(parts):
+        line = found + part * 5 * rows + row
+        its = tl.load(line, inside, 0.0)
+        rest += tl.load(line + rows, inside, 0.0) * exp(its - base)
+        if DEEP:
+            seen = tl.load(line + 4 * rows, inside, 0.0)
+            below += tl.load(line + 3 * rows, inside, 0.0)
+            below += seen * (base - tl.where(its == -float("inf"), 0.0, its))
+            mass += seen
+    depth = tl.load(found + 2 * rows + row, inside, 0.0)
+    chosen = exp(depth - top)
+    whole = chosen + rest
+    deep = tl.log(whole)
+    # nothing cancels, however likely the class; where it is not, its logit tells
+    cost = log1p(rest / chosen)
+    cost = tl.where(cost < _COSTLY, cost, top - depth + deep)
+    factor = tl.full((BLOCK,), 1.0, tl.float32)
+    if WEIGHTED:
+        factor = tl.load(weight + own, present, 0.0).to(tl.float32)
+    against = (1 - smoothing) * factor
+    value = tl.where(against == 0, 0.0, against * cost)
+    away = -against * rest / whole
+    smooth = smoothing / classes
+    if DEEP or SQUARED:
+        lse = top + deep
+        every = smooth * mass + 2 * z_loss * lse
+        value += smooth * (mass * deep + below) + z_loss * lse * lse
+        away += every * chosen / whole - smooth * factor
+        against += every
+    value = tl.where(wrong, float("nan"), value)
+    against = tl.where(wrong, float("nan"), against)
+    size = tl.where(present, 1.0, 0.0)
+    if WEIGHED:
+        size = tl.load(each + row, present, 0.0).to(tl.float32)
+    tl.store(terms + row, tl.where(present, size * value, 0.0), inside)
+    tl.store(terms + rows + row, size * factor, inside)
+    line = numbers + row
+    tl.store(line, top, inside)
+    tl.store(line + rows, deep, inside)
+    tl.store(line + 2 * rows, size * against, inside)
+    tl.store(line + 3 * rows, size * away, inside)
+    tl.store(line + 4 * rows, size * smooth, inside)
+
+
+@triton.jit
 def _slopes(
-    logits, slopes, index, weight, shift, numbers, stride, out_stride, rows, classes, scale, cap,
+    logits, slopes, index, each, weight, shift, numbers, grad, divisor, stride, out_stride, rows,
+    classes, ignore, scale, cap, DIVIDED: tl.constexpr, EACH: tl.constexpr, WEIGHED: tl.constexpr,
     ALIGNED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr, SHIFTED: tl.constexpr,
     DEEP: tl.constexpr, WEIGHTED: tl.constexpr, HIGH: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -124,14 +196,17 @@ def _slopes(
     start = tl.program_id(1) * WIDTH
     column = start + tl.arange(0, WIDTH)
     stride, out_stride, classes = stride * ALIGNED, out_stride * ALIGNED, classes * ALIGNED
-    own = tl.load(index + row, row < rows, -1)
-    present = own >= 0
+    own, present, _ = _named(index, each, row, rows, classes, ignore, WEIGHED)
     real = column < classes
     there = (row < rows)[:, None] & real[None, :]
     line = numbers + row
     # of an absent row all of these are 0, and so is every slope
     top, deep = tl.load(line, present, 0.0), tl.load(line + rows, present, 0.0)
     spread, away = tl.load(line + 2 * rows, present, 0.0), tl.load(line + 3 * rows, present, 0.0)
+    size = tl.load(grad + row * EACH, present, 0.0).to(tl.float32)
+    if DIVIDED:
+        size = size / tl.load(divisor)
+    spread, away = spread * size, away * size
     place = row[:, None] * stride + column[None, :]
     z = tl.load(logits + place, present[:, None] & real[None, :], 0.0).to(tl.float32)
     z = bent(z, scale, cap, SCALED, CAPPED)
@@ -144,7 +219,7 @@ def _slopes(
     # the largest first, since its sum with the other is rounded at its own size
     slope = exp(z - top[:, None] - deep[:, None]) * spread[:, None]
     if DEEP:
-        flat = tl.load(line + 4 * rows, present, 0.0)
+        flat = tl.load(line + 4 * rows, present, 0.0) * size
         if not CAPPED:
             flat = flat * scale
         factor = tl.full((WIDTH,), 1.0, tl.float32)
@@ -203,54 +278,102 @@ def aligned(*sizes: int) -> tuple[int, ...]:
     return *(size // common for size in sizes), common
 
 
-def _parts(head: Head, weight: Tensor | None) -> dict[str, bool]:
+def _flags(head: Head, weight: Tensor | None, each: Tensor | None = None) -> dict[str, bool]:
     """What there is of the transform of the logits, and of weights."""
     return {
         "SCALED": head.scale != 1,
         "CAPPED": head.softcap is not None,
         "SHIFTED": head.shift is not None,
         "WEIGHTED": weight is not None,
+        "WEIGHED": each is not None,
     }
+
+
+class Labels(NamedTuple):
+    """What is told of each row.
+
+    Attributes:
+        index: Its class, of any integer dtype. One that is outside makes the row NaN.
+        ignore: The class of rows that are absent, of which nothing is read.
+        each: Their weights; a row of weight 0 is absent, too. None for 1.
+    """
+
+    index: Tensor
+    ignore: int = -100
+    each: Tensor | None = None
 
 
 def gauge(
     logits: Tensor,
-    index: Tensor | None = None,
+    labels: Labels | None = None,
     weight: Tensor | None = None,
     *,
     head: Head = _AS_IT_IS,
     deep: bool = False,
 ) -> Tensor:
-    """What each row of ``(N, C)`` says, ``(4, N)``.
+    """What each part of each row of ``(N, C)`` says, ``(parts, 5, N)``.
 
-    The largest logit m; the sum of ``e^(x - m)``, without that of the class ``index``; the logit
-    of the class; if ``deep``, the sum of ``weight (m - x)``. Of a class ``NOBODY`` none is told.
+    The largest logit m; the sum of ``e^(x - m)``, without that of the row's class; the logit of
+    the class; if ``deep``, the sums of ``weight (m - x)`` and of ``weight``.
     """
     logits, cut = contiguous(logits), Cut.of(logits)
     rows = logits.shape[0]
+    index, ignore, each = (None, 0, None) if labels is None else labels
     stride, classes, common = aligned(logits.stride(0), logits.shape[1])
     found = torch.empty(cut.parts, 5, rows, dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
         _gauge[cut.tall, cut.parts](
-            logits, index, weight, head.shift, found, stride, rows, classes, cut.span, head.scale,
-            head.softcap or 1.0, ALIGNED=common, **_parts(head, weight), DEEP=deep,
-            INDEXED=index is not None, **cut.options,
+            logits, index, each, weight, head.shift, found, stride, rows, classes, cut.span, ignore,
+            head.scale, head.softcap or 1.0, ALIGNED=common, **_flags(head, weight, each),
+            INDEXED=index is not None, DEEP=deep, **cut.options,
         )  # fmt: skip
-    if cut.parts == 1:
-        return found[0, :4]
-    tops, rests, depth, belows, masses = found.unbind(1)
+    return found
+
+
+def merged(found: Tensor, *, deep: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """What :func:`gauge` says of whole rows: the first four, the last None unless ``deep``."""
+    tops, rests, depths, belows, masses = found.unbind(1)
+    if len(found) == 1:
+        return tops[0], rests[0], depths[0], belows[0] if deep else None
     top = tops.amax(0)
     bases, base = (t.masked_fill(t == -torch.inf, 0.0) for t in (tops, top))
     rest = (rests * (tops - base).exp()).sum(0)
-    below = (belows + masses * (base - bases)).sum(0) if deep else rest
-    return torch.stack([top, rest, depth[0], below])
+    below = (belows + masses * (base - bases)).sum(0) if deep else None
+    return top, rest, depths[0], below
+
+
+def settle(
+    found: Tensor,
+    labels: Labels,
+    classes: int,
+    weight: Tensor | None,
+    smoothing: float,
+    z_loss: float,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of rows, from what :func:`gauge` says of them.
+
+    Returns:
+        The values times their weights, and what the mean divides by, ``(2, N)``; and what
+        :func:`slopes` needs, ``(5, N)``.
+    """
+    (index, ignore, each), rows = labels, found.shape[2]
+    terms, numbers = found.new_empty(2, rows), found.new_empty(5, rows)
+    with torch.cuda.device_of(found):
+        _settle[(triton.cdiv(rows, SETTLED),)](
+            found, index, each, weight, terms, numbers, rows, classes, len(found), ignore,
+            smoothing, z_loss, WEIGHED=each is not None, DEEP=smoothing > 0,
+            WEIGHTED=weight is not None, SQUARED=z_loss > 0, BLOCK=SETTLED,
+        )  # fmt: skip
+    return terms, numbers
 
 
 def slopes(
     logits: Tensor,
-    index: Tensor,
+    labels: Labels,
     weight: Tensor | None,
     numbers: Tensor,
+    grad: Tensor,
+    divisor: Tensor | None,
     out: Tensor,
     *,
     head: Head,
@@ -259,14 +382,16 @@ def slopes(
     """Write the slopes of ``(N, C)`` to ``out``, which may be the logits themselves.
 
     By ``numbers``, ``(5, N)``: the largest logit m, the logarithm of the sum of ``e^(x - m)``,
-    a, b, c. A class has ``a p``, less ``c weight`` if ``deep``; the class ``index`` has b; rows of
-    the class ``NOBODY`` have 0, whatever their logits.
+    a, b, c. A class has ``a p``, less ``c weight`` if ``deep``; the row's own class has b. All of
+    it times ``grad``, ``()`` or ``(N)``, over a divisor if there is one.
     """
     kept, cut = contiguous(logits), Cut.of(logits)
     stride, out_stride, classes, common = aligned(kept.stride(0), out.stride(0), out.shape[1])
+    index, ignore, each = labels
     with torch.cuda.device_of(kept):
         _slopes[cut.tall, triton.cdiv(out.shape[1], cut.width)](
-            kept, out, index, weight, head.shift, numbers, stride, out_stride, out.shape[0],
-            classes, head.scale, head.softcap or 1.0, ALIGNED=common, **_parts(head, weight),
-            DEEP=deep, **cut.options,
+            kept, out, index, each, weight, head.shift, numbers, grad, divisor, stride, out_stride,
+            out.shape[0], classes, ignore, head.scale, head.softcap or 1.0,
+            DIVIDED=divisor is not None, EACH=grad.stride(0) if grad.ndim else 0, ALIGNED=common,
+            **_flags(head, weight, each), DEEP=deep, **cut.options,
         )  # fmt: skip
