@@ -178,6 +178,21 @@ def test_a_label_that_is_excluded_costs_infinitely_much_and_has_a_gradient(
 
 
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "kl", "js"])
+def test_an_infinite_logit_means_certainty(name, device, served) -> None:
+    loss, kind, options = LOSSES[name]
+    x, y = torch.randn(2, 3, 41, device=device)
+    x[0, 3] = x[1, 4] = y[0, 3] = torch.inf
+    second = torch.tensor([3, 5, 0], device=device) if kind == "index" else y
+    value, slope, *_ = outcome(loss, [x, second], False, reduction="none", **options)
+    assert value[0] == 0
+    assert value[1] == torch.inf if name != "js" else value[1] < 0.7
+    assert value[2].isfinite()
+    assert slope.isfinite().all()
+    assert (slope[0] == 0).all()
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
 def test_overwriting(device, served) -> None:
     x, target = torch.randn(4, 41, device=device), torch.tensor([3, 0, 40, 5], device=device)
     _, slope = outcome(lm.cross_entropy, [x, target], False)

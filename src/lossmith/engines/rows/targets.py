@@ -198,30 +198,18 @@ class ByKernels:
 
     def values(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Times their weights, with what the mean divides by; and what the slopes need."""
-        loss, labels, deep = self._loss, self._labels, self._deep
-        found = self._kernels.gauge(logits, labels, loss.weight, head=loss.head, deep=deep)
-        classes = logits.shape[1]
+        loss, labels = self._loss, self._labels
+        found = self._kernels.gauge(logits, labels, loss.weight, head=loss.head, deep=self._deep)
+        told = found, labels, logits.shape[1], loss.weight, loss.smoothing, loss.z_loss
         if loss.cost is None:
-            return self._kernels.settle(
-                found, labels, classes, loss.weight, loss.smoothing, loss.z_loss
-            )
-        top, rest, depth, below = self._kernels.merged(found, deep=deep)
-        index, ignore, each = labels
-        wrong = (index < 0) | (index >= classes)
-        place = index.masked_fill(wrong, 0)
-        own = (depth - top).exp()
-        whole = own + rest
-        lse = whole.log()
-        factor = None if loss.weight is None else loss.weight.to(top.dtype)[place]
-        row = Row(place, factor, top, None)
-        gauged = Gauge(own, rest, whole, top - depth + lse, top, below)
-        value, away, against = settle(gauged, row, loss, classes)
-        value, against = (t.masked_fill(wrong, math.nan) for t in (value, against))
-        size = torch.ones_like(top) if each is None else each.to(top.dtype)
-        size = size.masked_fill(index == ignore, 0.0)
-        terms = [times(size, value), size if factor is None else size * factor]
-        numbers = [top, lse, size * against, size * away, torch.zeros_like(top)]
-        return torch.stack(terms), torch.stack(numbers)
+            return self._kernels.settle(*told)
+        costs = found.new_empty(2, found.shape[2])
+        terms, numbers = self._kernels.settle(*told, costs)
+        value, against = loss.cost(costs[0], (-costs[0]).exp(), costs[1])
+        size = numbers[2]  # weight of the row and of its class, NaN of a label outside
+        terms[0] = torch.where(size == 0, 0.0, size * value)  # though it be infinite
+        numbers[2:4] *= against
+        return terms, numbers
 
     def slopes(
         self, logits: Tensor, numbers: Tensor, grad: Tensor, divisor: Tensor | None, out: Tensor

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossmith.engines.rows.head import Head
 from lossmith.engines.triton.numbers import exp
-from lossmith.engines.triton.rows import Cut, aligned, bent, contiguous, gauge, merged
+from lossmith.engines.triton.rows import CERTAIN, Cut, aligned, bent, contiguous, gauge, merged
 
 FORWARD, REVERSE, JENSEN_SHANNON, TOTAL_VARIATION = range(4)
 
@@ -102,7 +102,12 @@ def _divergence(
             other += q * half
             value += 0.5 * gap
     line = out + part * 3 * rows + row
-    tl.store(line, tl.sum(value, 1), row < rows)
+    total = tl.sum(value, 1)
+    top_x = tl.load(numbers + row, row < rows, 0.0)
+    top_y = tl.load(numbers + 2 * rows + row, row < rows, 0.0)
+    # where only one side is certain, and not of what the other is sure of
+    total = tl.where((tl.maximum(top_x, top_y) >= CERTAIN) & (total > 1e30), float("inf"), total)
+    tl.store(line, total, row < rows)
     tl.store(line + rows, tl.sum(one, 1), row < rows)
     tl.store(line + 2 * rows, tl.sum(other, 1), row < rows)
 

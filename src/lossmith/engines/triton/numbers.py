@@ -30,5 +30,5 @@ def log1p(x):
 
 @triton.jit
 def at_most(x, LARGEST: tl.constexpr):
-    """The smaller of both, NaN of NaN: an infinite logit means certainty, not NaN."""
+    """The smaller of both, NaN of NaN."""
     return tl.minimum(x, LARGEST, propagate_nan=tl.PropagateNan.ALL)

@@ -26,6 +26,7 @@ TILE = 4096  # elements that a program reads at once: more would spill the regis
 PROGRAMS = 1024  # enough for each processor of a GPU to have several: rows are cut up to here
 SETTLED = 256  # rows that a program settles
 _COSTLY = tl.constexpr(COSTLY)
+CERTAIN = tl.constexpr(8.5e37)  # stands for an infinite logit, whose distances would be NaN
 _AS_IT_IS = Head()
 
 
@@ -47,7 +48,7 @@ def bent(z, scale, cap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
     if CAPPED:
         z = z / cap
         z = cap * tl.where(z < 0, -1.0, 1.0) * _tanh(tl.abs(z))
-    return at_most(z, 8.5e37)
+    return at_most(z, CERTAIN)
 
 
 @triton.jit
@@ -127,9 +128,9 @@ def _gauge(
 
 @triton.jit
 def _settle(
-    found, index, each, weight, terms, numbers, rows, classes, parts, ignore, smoothing, z_loss,
-    WEIGHED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr, SQUARED: tl.constexpr,
-    BLOCK: tl.constexpr,
+    found, index, each, weight, terms, numbers, costs, rows, classes, parts, ignore, smoothing,
+    z_loss, COSTS: tl.constexpr, WEIGHED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr,
+    SQUARED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = row < rows
@@ -157,6 +158,7 @@ def _settle(
     # nothing cancels, however likely the class; where it is not, its logit tells
     cost = log1p(rest / chosen)
     cost = tl.where(cost < _COSTLY, cost, top - depth + deep)
+    cost = tl.where((top >= CERTAIN) & (depth < top), float("inf"), cost)
     factor = tl.full((BLOCK,), 1.0, tl.float32)
     if WEIGHTED:
         factor = tl.load(weight + own, present, 0.0).to(tl.float32)
@@ -175,6 +177,9 @@ def _settle(
     size = tl.where(present, 1.0, 0.0)
     if WEIGHED:
         size = tl.load(each + row, present, 0.0).to(tl.float32)
+    if COSTS:
+        tl.store(costs + row, tl.where(present, cost, 0.0), inside)
+        tl.store(costs + rows + row, tl.where(present, rest / whole, 0.0), inside)
     tl.store(terms + row, tl.where(present, size * value, 0.0), inside)
     tl.store(terms + rows + row, size * factor, inside)
     line = numbers + row
@@ -349,8 +354,12 @@ def settle(
     weight: Tensor | None,
     smoothing: float,
     z_loss: float,
+    costs: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of rows, from what :func:`gauge` says of them.
+
+    Into ``costs``, ``(2, N)``, goes that of each row by itself, and the probability of the other
+    classes; 0 where the row is absent.
 
     Returns:
         The values times their weights, and what the mean divides by, ``(2, N)``; and what
@@ -360,9 +369,9 @@ def settle(
     terms, numbers = found.new_empty(2, rows), found.new_empty(5, rows)
     with torch.cuda.device_of(found):
         _settle[(triton.cdiv(rows, SETTLED),)](
-            found, index, each, weight, terms, numbers, rows, classes, len(found), ignore,
-            smoothing, z_loss, WEIGHED=each is not None, DEEP=smoothing > 0,
-            WEIGHTED=weight is not None, SQUARED=z_loss > 0, BLOCK=SETTLED,
+            found, index, each, weight, terms, numbers, costs, rows, classes, len(found), ignore,
+            smoothing, z_loss, COSTS=costs is not None, WEIGHED=each is not None,
+            DEEP=smoothing > 0, WEIGHTED=weight is not None, SQUARED=z_loss > 0, BLOCK=SETTLED,
         )  # fmt: skip
     return terms, numbers
 
