@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lossmith as lm
 from lossmith.contract.cases import Case, cases
@@ -75,6 +76,48 @@ def test_kernels_are_launched(name: str, kernel: str, launched: list[str]) -> No
     for case in cases(CARDS[name]):
         run(case, (64, 64), N=600)
     assert kernel in launched
+
+
+VIEWS = {"view", "detach", "expand", "select", "slice", "squeeze", "unsqueeze", "unbind", "alias"}
+MADE = {"empty", "empty_like", "new_empty", "scalar_tensor", "promote_types"}  # on no device
+
+
+class Counted(TorchDispatchMode):
+    """Notes what would be launched."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name not in VIEWS | MADE:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("launched", ["kernels"], indirect=True)
+@pytest.mark.parametrize("rows", [2, 8192], ids="{} rows".format)
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("cross_entropy", 8),  # torch's own has 5
+        ("logit_adjusted_loss", 10),
+        ("focal_loss", 26),
+        ("kl_div_from_logits_loss", 16),
+        ("js_div_from_logits_loss", 16),
+        ("dice_loss", 45),
+    ],
+)
+def test_launches_are_few(name: str, most: int, rows: int, launched: list[str]) -> None:
+    """Those of a small call take longer than all its arithmetic: 4 us or so each."""
+    case = next(cases(CARDS[name]))
+    given = case.sample(70, torch.float32, grad=True, N=rows, star=(4,) if rows == 2 else (4, 4))
+    tensors = [t.detach().to("meta").requires_grad_(t.requires_grad) for t in given]
+    options = {"prior": torch.ones(4, device="meta")} if name.startswith("logit_adj") else {}
+    with Counted(launched):
+        case.card.function(*tensors, **options).backward()
+    assert 0 < len(launched) <= most
 
 
 def test_linear_heads_read_none(launched: list[str]) -> None:

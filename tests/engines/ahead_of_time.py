@@ -92,12 +92,15 @@ def cost(kernel: Any, grid: tuple[int, ...], elements: int) -> dict[str, Any]:
 def entropy(
     shape: tuple[int, int], dtype: torch.dtype, *, bent: bool = False, deep: bool = False
 ) -> None:
-    logits, index = torch.empty(shape, dtype=dtype), torch.zeros(shape[0], dtype=torch.int64)
+    logits, index = torch.empty(shape, dtype=dtype), torch.empty(shape[0], dtype=torch.int64)
     factors = torch.ones(shape[1]) if bent else None
     head = Head(2.0, 30.0, factors) if bent else Head()
-    rows.gauge(logits, index, factors, head=head, deep=deep)
-    numbers = torch.empty(5, shape[0])
-    rows.slopes(logits, index, factors, numbers, logits, head=head, deep=deep)
+    labels = rows.Labels(index, each=torch.empty(shape[0]) if bent else None)
+    found = rows.gauge(logits, labels, factors, head=head, deep=deep)
+    options = (0.1, 0.1) if deep else (0.0, 0.0)
+    terms, numbers = rows.settle(found, labels, shape[1], factors, *options)
+    mass, grad = terms[1, 0], torch.empty(())
+    rows.slopes(logits, labels, factors, numbers, grad, mass, logits, head=head, deep=deep)
 
 
 def divergence(shape: tuple[int, int], dtype: torch.dtype, kind: int) -> None:

@@ -60,7 +60,7 @@ REGIONS = Regions()
 
 def _plan(input: Tensor, target: Tensor, by_class: bool, *, compiler: bool) -> Path:
     elements, device = input.numel(), input.device.type
-    if elements <= route.SMALL:
+    if elements <= route.SMALL and not on_gpu(input):  # there it launches fewer kernels
         few = f"{elements} elements, and up to {route.SMALL} an engine gains nothing"
         return Path("plain", few)
     if not eager(input, target):
