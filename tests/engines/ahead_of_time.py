@@ -90,12 +90,14 @@ def cost(kernel: Any, grid: tuple[int, ...], elements: int) -> dict[str, Any]:
 
 
 def entropy(
-    shape: tuple[int, int], dtype: torch.dtype, *, bent: bool = False, deep: bool = False
+    shape: tuple[int, ...], dtype: torch.dtype, *, bent: bool = False, deep: bool = False
 ) -> None:
-    logits, index = torch.empty(shape, dtype=dtype), torch.empty(shape[0], dtype=torch.int64)
+    logits = torch.empty(shape, dtype=dtype)
+    logits = logits if len(shape) > 2 else logits.T.unsqueeze(0)
+    index = torch.empty(logits[:, 0].numel(), dtype=torch.int64)
     factors = torch.ones(shape[1]) if bent else None
     head = Head(2.0, 30.0, factors) if bent else Head()
-    labels = rows.Labels(index, each=torch.empty(shape[0]) if bent else None)
+    labels = rows.Labels(index, each=torch.empty(len(index)) if bent else None)
     found = rows.gauge(logits, labels, factors, head=head, deep=deep)
     options = (0.1, 0.1) if deep else (0.0, 0.0)
     terms, numbers = rows.settle(found, labels, shape[1], factors, *options)
@@ -142,6 +144,7 @@ CASES: dict[str, Callable[[], None]] = {
     "cross-entropy 32x128256 bfloat16": lambda: entropy((32, 128256), half),
     "cross-entropy 32768x1000 bfloat16": lambda: entropy((32768, 1000), half),
     "cross-entropy 65536x10 float32": lambda: entropy((65536, 10), single),
+    "cross-entropy 8x19x1024x2048 bfloat16": lambda: entropy((8, 19, 1024 * 2048), half),
     "smoothing 8192x32000 bfloat16": lambda: entropy((8192, 32000), half, deep=True),
     "all options 8192x1271 bfloat16": lambda: entropy((8192, 1271), half, bent=True, deep=True),
     "kl 8192x32000 bfloat16": lambda: divergence((8192, 32000), half, divergences.FORWARD),

@@ -128,7 +128,7 @@ def test_as_accurate_as_the_plain_function(name, shape, dtype, device, served) -
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])
 @pytest.mark.parametrize("name", ["cross_entropy", "weighted", "capped", "js"])
 def test_rows_in_parts_equal_whole_ones(name, device, served, monkeypatch) -> None:
-    from lossmith.engines.triton import rows
+    from lossmith.engines.triton import shares
 
     loss, kind, options = LOSSES[name]
     generator = torch.Generator().manual_seed(1)
@@ -139,7 +139,7 @@ def test_rows_in_parts_equal_whole_ones(name, device, served, monkeypatch) -> No
     options = {k: prior if k == "weight" else v for k, v in options.items()}
     found = []
     for programs in (1, 9, 1024):
-        monkeypatch.setattr(rows, "PROGRAMS", programs)
+        monkeypatch.setattr(shares, "PROGRAMS", programs)
         found.append(outcome(loss, [logits, second], kind != "index", **options, reduction="none"))
     whole, *parts = found
     for some in parts:
@@ -175,6 +175,40 @@ def test_a_label_that_is_excluded_costs_infinitely_much_and_has_a_gradient(
     assert value == torch.inf
     assert slope.isfinite().all()
     assert slope[0, 4] > 0
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "sizes swapped": lambda x: x.mT.contiguous().mT,
+    "samples last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
+    "every second position": lambda x: x.repeat_interleave(2, 3)[..., ::2],
+    "every second class": lambda x: x.repeat_interleave(2, 1)[:, ::2],
+    "a part": lambda x: torch.nn.functional.pad(x, (1, 1, 1, 1))[:, :, 1:-1, 1:-1],
+    "columns": lambda x: x[:, :, 0, 0].T.contiguous().T,
+    "one position": lambda x: x[:, :, :1, 1:2],
+    "two positions": lambda x: x[:, :, :2, 1],
+    "one row": lambda x: x[0, :, 0, 0],
+}
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["cross_entropy", "smoothed", "focal"])
+def test_layouts(name, layout, device, served) -> None:
+    loss, _, options = LOSSES[name]
+    generator = torch.Generator().manual_seed(4)
+    x = LAYOUTS[layout](torch.randn(3, 19, 16, 8, generator=generator)).to(device)
+    shape = (3, *x.shape[2:]) if x.ndim > 1 else ()
+    labels = torch.randint(19, shape, generator=generator).to(device)
+    if x.ndim > 1:
+        labels.view(-1)[1] = -100
+    for more in ({}, {"overwrite_input": True} if name != "focal" else {}):
+        leaf = x.detach().requires_grad_()
+        value = loss(leaf * 1, labels, **options, **more)
+        (slope,) = torch.autograd.grad(value, leaf)
+        expected, truth = outcome(loss, [x.cpu().double(), labels.cpu()], False, **options)
+        assert (value.cpu() - expected).abs() <= 1e-6 * expected
+        assert (3 * slope.cpu() - truth).abs().max() <= 1e-6 * truth.abs().max()
 
 
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])
@@ -236,7 +270,9 @@ def test_linear_heads(options, dtype, device, served, monkeypatch) -> None:
 
     counts: list[int] = []
     gauge = rows.gauge
-    monkeypatch.setattr(rows, "gauge", lambda *a, **k: counts.append(len(a[0])) or gauge(*a, **k))
+    monkeypatch.setattr(
+        rows, "gauge", lambda *a, **k: counts.append(a[0].shape[2]) or gauge(*a, **k)
+    )
     head = lm.linear_head(lm.cross_entropy, memory=20000)
     found = outcome(head, [*tensors, target], True, **given)
     assert sum(counts) > 37

@@ -127,9 +127,10 @@ def _by_kernels(scores: Tensor, target: Tensor, options: Options, need: bool) ->
     if target.is_floating_point() or scores.dtype is torch.float64 or any(named.values()):
         return None
     given = ByKernels(Against(None, weight, smoothing, z_loss, head, ignore), target)
-    (value, mass), numbers = given.values(scores)
+    grid = scores.T.unsqueeze(0)
+    (value, mass), numbers = given.values(grid)
     if need:
-        given.slopes(scores, numbers, value.new_ones(()), None, scores)
+        given.slopes(grid, numbers, value.new_ones(()), None, grid)
     normaliser = None if weight is None else mass
     return Rows(value, (scores if need else None,), normaliser=normaliser)
 

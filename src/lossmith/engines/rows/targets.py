@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lossmith.core.numerics import times
 from lossmith.core.route import Call
-from lossmith.engines.rows.device import logits_of, rows_of
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import COSTLY, LEAST, by_class, far_cost, in_range
@@ -153,10 +152,10 @@ def _weigh(
 
 def _on_device(call: Call, loss: Against) -> Done:
     logits, target = call.tensors
-    flat, index = rows_of(logits), target.reshape(-1)
+    grid, index = _grid(logits), target.reshape(-1)
     each = None if call.weight is None else call.weight.reshape(-1)
     given = ByKernels(loss, index, each)
-    terms, numbers = given.values(flat)
+    terms, numbers = given.values(grid)
     kept: tuple[Tensor, ...] = (numbers,)
     if call.reduction == "none":
         value = terms[0].view(target.shape)
@@ -169,19 +168,31 @@ def _on_device(call: Call, loss: Against) -> Done:
 
     def pull(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *kept: Tensor) -> tuple[Tensor]:
         numbers, divisor = kept if len(kept) == 2 else (*kept, None)
-        flat = rows_of(leaves[0])
-        over = loss.overwrite and flat.data_ptr() == leaves[0].data_ptr()
-        out = flat.detach() if over else torch.empty_like(flat)
-        given.slopes(flat, numbers, grad, divisor, out)
+        grid = _grid(leaves[0])
+        over = loss.overwrite and grid.data_ptr() == leaves[0].data_ptr()
+        out = grid.detach() if over else torch.empty_like(grid)
+        given.slopes(grid, numbers, grad, divisor, out)
         if over:  # whoever needs the logits shall hear of it
             torch.autograd.graph.increment_version(leaves[0])
-        return (logits_of(out, leaves[0].shape),)
+        return (_from_grid(out, leaves[0].shape),)
 
     return Done(value, kept, pull=pull)
 
 
+def _grid(logits: Tensor) -> Tensor:
+    """Logits as ``(samples, C, positions)``; a copy only of what cannot be seen like that."""
+    if logits.shape[2:].numel() > 1:
+        return logits.flatten(2)
+    return logits.view(-1, logits.shape[1 if logits.ndim > 1 else 0]).T.unsqueeze(0)
+
+
+def _from_grid(grid: Tensor, shape: torch.Size) -> Tensor:
+    """The way back."""
+    return grid.view(shape) if shape[2:].numel() > 1 else grid[0].T.reshape(shape)
+
+
 class ByKernels:
-    """Values and slopes of logits ``(N, C)`` by Triton's kernels, without a look at a value.
+    """Values and slopes of logits ``(N, C, positions)`` by Triton's kernels; nothing is looked at.
 
     Args:
         loss: The loss.

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lossmith.engines.rows.head import Head
 from lossmith.engines.triton.numbers import exp
-from lossmith.engines.triton.rows import CERTAIN, Cut, aligned, bent, contiguous, gauge, merged
+from lossmith.engines.triton.rows import CERTAIN, bent, gauge, merged
+from lossmith.engines.triton.shares import Share, aligned
 
 FORWARD, REVERSE, JENSEN_SHANNON, TOTAL_VARIATION = range(4)
 
@@ -159,14 +160,14 @@ def divergence(first: Tensor, second: Tensor, kind: int, sharpness: float) -> tu
 
     The largest logit and the logarithm of the sum of the exponentials of either, and two means.
     """
-    first, second, cut = contiguous(first), contiguous(second), Cut.of(first)
-    rows = first.shape[0]
-    sides = []
-    for side in (first, second):
+    first, second = first.contiguous(), second.contiguous()
+    both, rows = [side.T.unsqueeze(0) for side in (first, second)], len(first)
+    cut, sides = Share.of(both[0]), []
+    for side in both:
         top, rest, *_ = merged(gauge(side, head=Head(sharpness)))
         sides += [top, rest.log()]
     numbers = torch.stack([*sides, top, top])
-    stride_x, stride_y, classes, common = aligned(first.stride(0), second.stride(0), first.shape[1])
+    _, stride_x, _, stride_y, classes, common = aligned(*both)
     found = torch.empty(cut.parts, 3, rows, dtype=torch.float32, device=first.device)
     with torch.cuda.device_of(first):
         _divergence[cut.tall, cut.parts](
@@ -188,12 +189,14 @@ def divergence_slopes(
     needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, ...]:
     """Slopes by both sides, times ``grad``, ``(N)`` or ``(1)``; None where none is wanted."""
-    first, second, cut = contiguous(first), contiguous(second), Cut.of(first)
+    first, second = first.contiguous(), second.contiguous()
+    both = [side.T.unsqueeze(0) for side in (first, second)]
+    cut = Share.of(both[0])
     to_first, to_second = (
         torch.empty(side.shape, dtype=side.dtype, device=side.device) if need else None
         for side, need in zip((first, second), needs, strict=True)
     )
-    stride_x, stride_y, classes, common = aligned(first.stride(0), second.stride(0), first.shape[1])
+    _, stride_x, _, stride_y, classes, common = aligned(*both)
     with torch.cuda.device_of(first):
         _divergence_slopes[cut.tall, triton.cdiv(first.shape[1], cut.width)](
             first, second, to_first, to_second, numbers, grad, stride_x, stride_y, first.shape[0],

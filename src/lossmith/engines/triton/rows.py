@@ -11,7 +11,6 @@ without a soft cap nothing is divided. ``tests/engines/test_triton_compiled.py``
 # pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 # (the arguments of a kernel have the types of Triton's language, which Python cannot name)
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -21,9 +20,8 @@ from torch import Tensor
 
 from lossmith.engines.rows.head import COSTLY, Head
 from lossmith.engines.triton.numbers import at_most, exp, log1p
+from lossmith.engines.triton.shares import TILE, Share, aligned, together
 
-TILE = 4096  # elements that a program reads at once: more would spill the registers
-PROGRAMS = 1024  # enough for each processor of a GPU to have several: rows are cut up to here
 SETTLED = 256  # rows that a program settles
 _COSTLY = tl.constexpr(COSTLY)
 CERTAIN = tl.constexpr(8.5e37)  # stands for an infinite logit, whose distances would be NaN
@@ -52,31 +50,42 @@ def bent(z, scale, cap, SCALED: tl.constexpr, CAPPED: tl.constexpr):
 
 
 @triton.jit
-def _named(index, each, row, rows, classes, ignore, WEIGHED: tl.constexpr):
+def _placed(positions, HIGH: tl.constexpr):
+    """Sample and positions of a program, their numbers as rows, and which of them there are."""
+    tiles = tl.cdiv(positions, HIGH)
+    sample = (tl.program_id(0) // tiles).to(tl.int64)
+    at = (tl.program_id(0) % tiles).to(tl.int64) * HIGH + tl.arange(0, HIGH)
+    return sample, at, sample * positions + at, at < positions
+
+
+@triton.jit
+def _named(index, each, row, inside, classes, ignore, WEIGHED: tl.constexpr):
     """The class of each row; which rows are there, and which of those have none, but 0 here."""
-    own = tl.load(index + row, row < rows, ignore).to(tl.int64)
-    present = (row < rows) & (own != ignore)
+    own = tl.load(index + row, inside, ignore).to(tl.int64)
+    present = inside & (own != ignore)
     if WEIGHED:
-        present = present & (tl.load(each + row, row < rows, 0.0) != 0)
+        present = present & (tl.load(each + row, inside, 0.0) != 0)
     wrong = present & ((own < 0) | (own >= classes))
     return tl.where(present & (wrong == 0), own, 0), present, wrong
 
 
 @triton.jit
 def _gauge(
-    logits, index, each, weight, shift, out, stride, rows, classes, span, ignore, scale, cap,
+    logits, index, each, weight, shift, out, outer, stride, step, positions, rows, classes, span,
+    ignore, scale, cap,
     ALIGNED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr, SHIFTED: tl.constexpr,
     INDEXED: tl.constexpr, WEIGHED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr,
     HIGH: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
+    sample, position, row, inside = _placed(positions, HIGH)
     part = tl.program_id(1)
-    stride, classes = stride * ALIGNED, classes * ALIGNED
+    outer, stride, classes = outer * ALIGNED, stride * ALIGNED, classes * ALIGNED
+    line = logits + sample * outer + position * stride
     at = tl.arange(0, WIDTH)
-    present = row < rows
+    present = inside
     own = tl.zeros((HIGH,), tl.int64)
     if INDEXED:
-        own, present, _ = _named(index, each, row, rows, classes, ignore, WEIGHED)
+        own, present, _ = _named(index, each, row, inside, classes, ignore, WEIGHED)
     top = tl.full((HIGH,), -float("inf"), tl.float32)
     rest = tl.zeros((HIGH, WIDTH), tl.float32)
     below = tl.zeros((HIGH, WIDTH), tl.float32)
@@ -86,7 +95,7 @@ def _gauge(
         column = start + at
         real = column < classes
         there = present[:, None] & real[None, :]
-        z = tl.load(logits + row[:, None] * stride + column[None, :], there, -float("inf"))
+        z = tl.load(line[:, None] + column.to(tl.int64)[None, :] * step, there, -float("inf"))
         z = bent(z.to(tl.float32), scale, cap, SCALED, CAPPED)
         if SHIFTED:
             z += tl.load(shift + column, real, 0.0).to(tl.float32)[None, :]
@@ -111,19 +120,18 @@ def _gauge(
             dropped += past * seen
             seen += tl.sum(factor, 0)
         top = higher
-    line = out + part * 5 * rows + row
-    inside = row < rows
-    tl.store(line, top, inside)
-    tl.store(line + rows, tl.sum(rest, 1), inside)
+    end = out + part * 5 * rows + row
+    tl.store(end, top, inside)
+    tl.store(end + rows, tl.sum(rest, 1), inside)
     if INDEXED:
-        depth = tl.load(logits + row * stride + own, present, 0.0).to(tl.float32)
+        depth = tl.load(line + own * step, present, 0.0).to(tl.float32)
         depth = bent(depth, scale, cap, SCALED, CAPPED)
         if SHIFTED:
             depth += tl.load(shift + own, present, 0.0).to(tl.float32)
-        tl.store(line + 2 * rows, depth, inside)
+        tl.store(end + 2 * rows, depth, inside)
     if DEEP:
-        tl.store(line + 3 * rows, -(tl.sum(below, 1) + dropped), inside)
-        tl.store(line + 4 * rows, seen, inside)
+        tl.store(end + 3 * rows, -(tl.sum(below, 1) + dropped), inside)
+        tl.store(end + 4 * rows, seen, inside)
 
 
 @triton.jit
@@ -134,7 +142,7 @@ def _settle(
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = row < rows
-    own, present, wrong = _named(index, each, row, rows, classes, ignore, WEIGHED)
+    own, present, wrong = _named(index, each, row, inside, classes, ignore, WEIGHED)
     top = tl.full((BLOCK,), -float("inf"), tl.float32)
     for part in range(parts):
         top = tl.maximum(top, tl.load(found + part * 5 * rows + row, inside, 0.0))
@@ -192,18 +200,20 @@ def _settle(
 
 @triton.jit
 def _slopes(
-    logits, slopes, index, each, weight, shift, numbers, grad, divisor, stride, out_stride, rows,
-    classes, ignore, scale, cap, DIVIDED: tl.constexpr, EACH: tl.constexpr, WEIGHED: tl.constexpr,
-    ALIGNED: tl.constexpr, SCALED: tl.constexpr, CAPPED: tl.constexpr, SHIFTED: tl.constexpr,
-    DEEP: tl.constexpr, WEIGHTED: tl.constexpr, HIGH: tl.constexpr, WIDTH: tl.constexpr,
+    logits, slopes, index, each, weight, shift, numbers, grad, divisor, outer, stride, step,
+    out_outer, out_stride, out_step, positions, rows, classes, ignore, scale, cap,
+    DIVIDED: tl.constexpr, EACH: tl.constexpr, WEIGHED: tl.constexpr, ALIGNED: tl.constexpr,
+    SCALED: tl.constexpr, CAPPED: tl.constexpr, SHIFTED: tl.constexpr, DEEP: tl.constexpr,
+    WEIGHTED: tl.constexpr, HIGH: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
+    sample, position, row, inside = _placed(positions, HIGH)
     start = tl.program_id(1) * WIDTH
     column = start + tl.arange(0, WIDTH)
-    stride, out_stride, classes = stride * ALIGNED, out_stride * ALIGNED, classes * ALIGNED
-    own, present, _ = _named(index, each, row, rows, classes, ignore, WEIGHED)
+    outer, stride, classes = outer * ALIGNED, stride * ALIGNED, classes * ALIGNED
+    out_outer, out_stride = out_outer * ALIGNED, out_stride * ALIGNED
+    own, present, _ = _named(index, each, row, inside, classes, ignore, WEIGHED)
     real = column < classes
-    there = (row < rows)[:, None] & real[None, :]
+    there = inside[:, None] & real[None, :]
     line = numbers + row
     # of an absent row all of these are 0, and so is every slope
     top, deep = tl.load(line, present, 0.0), tl.load(line + rows, present, 0.0)
@@ -212,7 +222,8 @@ def _slopes(
     if DIVIDED:
         size = size / tl.load(divisor)
     spread, away = spread * size, away * size
-    place = row[:, None] * stride + column[None, :]
+    along = column.to(tl.int64)[None, :]
+    place = (sample * outer + position * stride)[:, None] + along * step
     z = tl.load(logits + place, present[:, None] & real[None, :], 0.0).to(tl.float32)
     z = bent(z, scale, cap, SCALED, CAPPED)
     if CAPPED:
@@ -237,50 +248,8 @@ def _slopes(
         slope = tl.where(column[None, :] == own[:, None], away[:, None], slope)
     if CAPPED:
         slope = slope * bend
-    end = row[:, None] * out_stride + column[None, :]
+    end = (sample * out_outer + position * out_stride)[:, None] + along * out_step
     tl.store(slopes + end, slope.to(slopes.dtype.element_ty), there)
-
-
-class Cut(NamedTuple):
-    """How ``(N, C)`` is shared out among programs.
-
-    Attributes:
-        high, width: Rows and classes that a program takes at once.
-        span: Classes of a part.
-        tall, parts: Programs along the rows, and for each of those along a row.
-    """
-
-    high: int
-    width: int
-    span: int
-    tall: int
-    parts: int
-
-    @classmethod
-    def of(cls, logits: Tensor) -> "Cut":
-        """Whose rows are cut where they are too few for all processors."""
-        rows, classes = logits.shape
-        width = min(TILE, triton.next_power_of_2(classes))
-        high = TILE // width
-        tall, blocks = triton.cdiv(rows, high), triton.cdiv(classes, width)
-        span = triton.cdiv(blocks, max(1, PROGRAMS // tall)) * width
-        return cls(high, width, span, tall, triton.cdiv(classes, span))
-
-    @property
-    def options(self) -> dict[str, int]:
-        """For the kernels."""
-        return {"HIGH": self.high, "WIDTH": self.width}
-
-
-def contiguous(logits: Tensor) -> Tensor:
-    """Rows whose classes lie next to each other."""
-    return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
-
-
-def aligned(*sizes: int) -> tuple[int, ...]:
-    """Sizes as multiples of a number, and that: told of it, the compiler reads several at once."""
-    common = math.gcd(16, *sizes)
-    return *(size // common for size in sizes), common
 
 
 def _flags(head: Head, weight: Tensor | None, each: Tensor | None = None) -> dict[str, bool]:
@@ -295,7 +264,7 @@ def _flags(head: Head, weight: Tensor | None, each: Tensor | None = None) -> dic
 
 
 class Labels(NamedTuple):
-    """What is told of each row.
+    """What is told of each row, that is of each position of each sample.
 
     Attributes:
         index: Its class, of any integer dtype. One that is outside makes the row NaN.
@@ -316,21 +285,23 @@ def gauge(
     head: Head = _AS_IT_IS,
     deep: bool = False,
 ) -> Tensor:
-    """What each part of each row of ``(N, C)`` says, ``(parts, 5, N)``.
+    """What each part of each row of ``(samples, C, positions)`` says, ``(parts, 5, rows)``.
 
     The largest logit m; the sum of ``e^(x - m)``, without that of the row's class; the logit of
     the class; if ``deep``, the sums of ``weight (m - x)`` and of ``weight``.
     """
-    logits, cut = contiguous(logits), Cut.of(logits)
-    rows = logits.shape[0]
+    logits = together(logits)
+    # two sums in place of one for each element
+    cut, rows = Share.of(logits, TILE // (1 + deep)), logits.shape[0] * logits.shape[2]
     index, ignore, each = (None, 0, None) if labels is None else labels
-    stride, classes, common = aligned(logits.stride(0), logits.shape[1])
+    outer, stride, classes, common = aligned(logits)
     found = torch.empty(cut.parts, 5, rows, dtype=torch.float32, device=logits.device)
     with torch.cuda.device_of(logits):
         _gauge[cut.tall, cut.parts](
-            logits, index, each, weight, head.shift, found, stride, rows, classes, cut.span, ignore,
-            head.scale, head.softcap or 1.0, ALIGNED=common, **_flags(head, weight, each),
-            INDEXED=index is not None, DEEP=deep, **cut.options,
+            logits, index, each, weight, head.shift, found, outer, stride, logits.stride(1),
+            logits.shape[2], rows, classes, cut.span, ignore, head.scale, head.softcap or 1.0,
+            ALIGNED=common, INDEXED=index is not None, DEEP=deep, **_flags(head, weight, each),
+            **cut.options,
         )  # fmt: skip
     return found
 
@@ -388,19 +359,21 @@ def slopes(
     head: Head,
     deep: bool,
 ) -> None:
-    """Write the slopes of ``(N, C)`` to ``out``, which may be the logits themselves.
+    """Write the slopes of ``(samples, C, positions)`` to ``out``, which may be the logits.
 
-    By ``numbers``, ``(5, N)``: the largest logit m, the logarithm of the sum of ``e^(x - m)``,
+    By ``numbers``, ``(5, rows)``: the largest logit m, the logarithm of the sum of ``e^(x - m)``,
     a, b, c. A class has ``a p``, less ``c weight`` if ``deep``; the row's own class has b. All of
-    it times ``grad``, ``()`` or ``(N)``, over a divisor if there is one.
+    it times ``grad``, ``()`` or ``(rows)``, over a divisor if there is one.
     """
-    kept, cut = contiguous(logits), Cut.of(logits)
-    stride, out_stride, classes, common = aligned(kept.stride(0), out.stride(0), out.shape[1])
+    kept = together(logits)
+    cut, rows = Share.of(kept), kept.shape[0] * kept.shape[2]
+    outer, stride, out_outer, out_stride, classes, common = aligned(kept, out)
     index, ignore, each = labels
     with torch.cuda.device_of(kept):
         _slopes[cut.tall, triton.cdiv(out.shape[1], cut.width)](
-            kept, out, index, each, weight, head.shift, numbers, grad, divisor, stride, out_stride,
-            out.shape[0], classes, ignore, head.scale, head.softcap or 1.0,
+            kept, out, index, each, weight, head.shift, numbers, grad, divisor, outer,
+            stride, kept.stride(1), out_outer, out_stride, out.stride(1), kept.shape[2], rows,
+            classes, ignore, head.scale, head.softcap or 1.0,
             DIVIDED=divisor is not None, EACH=grad.stride(0) if grad.ndim else 0, ALIGNED=common,
             **_flags(head, weight, each), DEEP=deep, **cut.options,
         )  # fmt: skip
