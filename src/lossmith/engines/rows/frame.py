@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lossmith.core.numerics import times
 from lossmith.core.route import Call
-from lossmith.engines.eligible import on_gpu
 from lossmith.engines.rows.engine import Done
 from lossmith.engines.rows.layout import Layout, Piece, Work
 
@@ -56,9 +55,7 @@ class Frame(NamedTuple):
     @property
     def later(self) -> bool:
         """Whether slopes are divided in the backward pass: float16 would lose small numbers."""
-        first = self.call.tensors[0]
-        small = first.dtype is torch.float16 and not on_gpu(first)  # there they are made later
-        return self.call.reduction == "mean" and small
+        return self.call.reduction == "mean" and self.call.tensors[0].dtype is torch.float16
 
     @property
     def scale(self) -> Tensor:
@@ -84,7 +81,6 @@ class Frame(NamedTuple):
             buffers: By what number pieces are to be smaller than usual.
             finish: Makes the values from what ``one`` returns, for all rows at once; as ``one``.
         """
-        first = self.call.tensors[0]
         made: list[tuple[Tensor, Tensor] | None] = [
             self.layout.empty(first) if need else None for need in needs
         ]

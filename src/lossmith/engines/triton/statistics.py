@@ -64,7 +64,7 @@ def _labels(
 @triton.jit
 def _label_sums(
     logits, target, out, x_sample, x_class, x_at, y_sample, y_at, classes, count, ignore,
-    TINY: tl.constexpr, LARGEST: tl.constexpr, GAMMA: tl.constexpr, SQUARED: tl.constexpr,
+    LARGEST: tl.constexpr, GAMMA: tl.constexpr, SQUARED: tl.constexpr,
     COST: tl.constexpr, FOCAL: tl.constexpr, DTYPE: tl.constexpr, HIGH: tl.constexpr,
     WIDE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -105,7 +105,7 @@ def _label_sums(
 @triton.jit
 def _label_slopes(
     logits, target, by, out, x_sample, x_class, x_at, y_sample, y_at, o_sample, o_class, o_at,
-    classes, count, ignore, TINY: tl.constexpr, LARGEST: tl.constexpr, GAMMA: tl.constexpr,
+    classes, count, ignore, LARGEST: tl.constexpr, GAMMA: tl.constexpr,
     SQUARED: tl.constexpr, COST: tl.constexpr,
     FOCAL: tl.constexpr, DTYPE: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -134,7 +134,7 @@ def _label_slopes(
     if COST:
         certainty += tl.load(mine + 4, known, 0.0)
         if FOCAL:
-            entropy = tl.where(own > TINY, own * nll, 0.0)
+            entropy = tl.where(own > 0, own * nll, 0.0)
             sure = rest == 0
             ratio = tl.where(sure, 1.0, entropy / tl.where(sure, 1.0, rest))
             certainty = certainty * _power(rest, GAMMA) * (1 + GAMMA * ratio)
@@ -294,4 +294,4 @@ class Kernels(NamedTuple):
         if not self.measure.by_class:
             return {**shared, "WIDE": TILE // 4}
         high = triton.next_power_of_2(logits.shape[1])
-        return {**shared, "HIGH": high, "WIDE": max(16, TILE // high), "TINY": info.tiny}
+        return {**shared, "HIGH": high, "WIDE": max(16, TILE // high)}
