@@ -18,6 +18,8 @@ import lossmith as lm
 from lossmith.core import route
 from lossmith.core.route import follow
 from lossmith.engines import eligible, linear_head
+from lossmith.engines.rows.probabilities import Against
+from lossmith.engines.rows.targets import ByKernels
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # the interpreter's numpy warns of what lanes without an element hold
@@ -67,16 +69,22 @@ gpu = [
 on_gpu = pytest.param("cuda", marks=gpu)
 
 
+def spread(value: Tensor) -> Tensor:
+    """Three times a value, and up to four times those of rows that are not reduced."""
+    each = torch.linspace(3, 4, value.numel(), dtype=torch.float64, device=value.device)
+    return (value * each.to(value.dtype).view(value.shape)).sum()
+
+
 def outcome(
     loss: Callable[..., Tensor], tensors: list[Tensor], both: bool, **options: Any
 ) -> list[Tensor]:
-    """Value and slopes."""
+    """Value and slopes; rows that are not reduced have gradients of their own."""
     leaves = [
         t.clone().requires_grad_(t.is_floating_point() and (both or not i))
         for i, t in enumerate(tensors)
     ]
     value = loss(*leaves, **options)
-    slopes = torch.autograd.grad(value.sum() * 3, [x for x in leaves if x.requires_grad])
+    slopes = torch.autograd.grad(spread(value), [x for x in leaves if x.requires_grad])
     return [value.detach(), *slopes]
 
 
@@ -197,7 +205,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_layouts(name, layout, device, served) -> None:
     loss, _, options = LOSSES[name]
     generator = torch.Generator().manual_seed(4)
-    x = LAYOUTS[layout](torch.randn(3, 19, 16, 8, generator=generator)).to(device)
+    x = LAYOUTS[layout](torch.randn(3, 19, 13, 10, generator=generator)).to(device)
     shape = (3, *x.shape[2:]) if x.ndim > 1 else ()
     labels = torch.randint(19, shape, generator=generator).to(device)
     if x.ndim > 1:
@@ -224,6 +232,33 @@ def test_an_infinite_logit_means_certainty(name, device, served) -> None:
     assert value[2].isfinite()
     assert slope.isfinite().all()
     assert (slope[0] == 0).all()
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("name", ["cross_entropy", "focal"])
+def test_an_excluded_label_of_weight_0_costs_nothing(name, device, served) -> None:
+    x, weight = torch.randn(2, 41, device=device), torch.ones(41, device=device)
+    x[0, 3], weight[3] = -torch.inf, 0
+    target = torch.tensor([3, 5], device=device)
+    value, slope = outcome(LOSSES[name][0], [x, target], False, weight=weight, reduction="none")
+    assert value[0] == 0
+    assert (slope[0] == 0).all()
+    assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("cost", [None, lambda nll, p, rest: (nll, torch.ones_like(nll))])
+@pytest.mark.parametrize("label", [41, -1, 2**40, -(2**62)])
+def test_a_label_that_is_no_class_makes_its_row_nan(label, cost, device) -> None:
+    """And no other: on the CPU checks of values refuse it before the kernels see it."""
+    grid = torch.randn(1, 41, 3, device=device)
+    given = ByKernels(Against(cost), torch.tensor([3, label, 5], device=device))
+    (value, _), numbers = given.values(grid)
+    slopes = torch.empty_like(grid)
+    given.slopes(grid, numbers, value.new_ones(()), None, slopes)
+    assert value.isnan().tolist() == [False, True, False]
+    assert slopes[0, :, 1].isnan().any()
+    assert slopes[0, :, ::2].isfinite().all()
 
 
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])
@@ -282,7 +317,7 @@ def test_linear_heads(options, dtype, device, served, monkeypatch) -> None:
     bias = wide.pop("bias", 0.0)
     leaves = [t.requires_grad_() for t in exact]
     value = lm.cross_entropy(leaves[0] @ leaves[1].T + bias, target, **wide)
-    truth = [value.detach(), *torch.autograd.grad(value.sum() * 3, leaves)]
+    truth = [value.detach(), *torch.autograd.grad(spread(value), leaves)]
     for mine, expected in zip(found, truth, strict=True):
         assert mine.dtype is dtype
         size = expected.abs().max()

@@ -4,6 +4,7 @@ The interpreter has to be chosen before Triton is imported, and then holds for t
 tests of the interpreter run in one of their own.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import torch
 
 import lossmith as lm
 from lossmith.engines.label_maps import LabelMaps
-from lossmith.engines.passes import HIT, Measure
+from lossmith.engines.passes import COST, HIT, Measure
 from lossmith.losses.region.overlap import class_pixels, mask_pixels
 from lossmith.losses.region.statistics import _sums
 
@@ -107,6 +108,17 @@ def test_masks(shape, dtype, squared, gamma) -> None:
 def test_likely_labels_keep_their_digits_and_far_ones_their_distance() -> None:
     logits = torch.tensor([[[30.0, -30.0, 0.0, 1e4], [0.0, 0.0, 200.0, -1e4]]])
     agree(by_class(True, 0.0), logits, torch.tensor([[0, 0, 0, 1]]))
+
+
+@interpreted
+@pytest.mark.parametrize("gap", [10.0, 20.0, 40.0])
+def test_the_cost_of_a_likely_label_keeps_its_digits(gap) -> None:
+    from lossmith.engines.triton.statistics import Kernels
+
+    logits = torch.tensor([[[gap], [0.0], [0.0]]])
+    sums = Kernels(by_class(False, 0.0)).sums(logits, torch.tensor([[0]]))
+    expected = math.log1p(2 * math.exp(-gap))
+    assert sums[0, 0, COST].item() == pytest.approx(expected, rel=1e-5)
 
 
 @interpreted

@@ -81,6 +81,7 @@ class Frame(NamedTuple):
             buffers: By what number pieces are to be smaller than usual.
             finish: Makes the values from what ``one`` returns, for all rows at once; as ``one``.
         """
+        first = self.call.tensors[0]
         made: list[tuple[Tensor, Tensor] | None] = [
             self.layout.empty(first) if need else None for need in needs
         ]
