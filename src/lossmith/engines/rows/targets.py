@@ -170,6 +170,7 @@ def _on_device(call: Call, loss: Against) -> Done:
         numbers, divisor = kept if len(kept) == 2 else (*kept, None)
         grid = _grid(leaves[0])
         over = loss.overwrite and grid.data_ptr() == leaves[0].data_ptr()
+        over = over and 0 not in leaves[0].stride()  # rows that share their memory
         out = grid.detach() if over else torch.empty_like(grid)
         given.slopes(grid, numbers, grad, divisor, out)
         if over:  # whoever needs the logits shall hear of it
@@ -203,6 +204,12 @@ class ByKernels:
     def __init__(self, loss: Against, index: Tensor, each: Tensor | None = None) -> None:
         from lossmith.engines.triton import rows
 
+        # the kernels read number after number
+        each, weight, shift = (
+            None if line is None else line.contiguous()
+            for line in (each, loss.weight, loss.head.shift)
+        )
+        loss = loss._replace(weight=weight, head=loss.head._replace(shift=shift))
         self._kernels, self._loss = rows, loss
         self._labels = rows.Labels(index.contiguous(), loss.ignore_index, each)
         self._deep = loss.smoothing > 0

@@ -73,6 +73,7 @@ def _divergence(
     row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
     part = tl.program_id(1)
     stride_x, stride_y, classes = stride_x * ALIGNED, stride_y * ALIGNED, classes * ALIGNED
+    rows = tl.cast(rows, tl.int64)
     value = tl.zeros((HIGH, WIDTH), tl.float32)
     one = tl.zeros((HIGH, WIDTH), tl.float32)
     other = tl.zeros((HIGH, WIDTH), tl.float32)
@@ -122,6 +123,7 @@ def _divergence_slopes(
     row = tl.program_id(0).to(tl.int64) * HIGH + tl.arange(0, HIGH)
     column = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     stride_x, stride_y, classes = stride_x * ALIGNED, stride_y * ALIGNED, classes * ALIGNED
+    rows = tl.cast(rows, tl.int64)
     line = numbers + row
     one = tl.load(line + 4 * rows, row < rows, 0.0)[:, None]
     other = tl.load(line + 5 * rows, row < rows, 0.0)[:, None]

@@ -79,8 +79,8 @@ def _gauge(
 ):  # fmt: skip
     sample, position, row, inside = _placed(positions, HIGH)
     part = tl.program_id(1)
-    outer, stride, classes = outer * ALIGNED, stride * ALIGNED, classes * ALIGNED
-    line = logits + sample * outer + position * stride
+    classes, rows = classes * ALIGNED, tl.cast(rows, tl.int64)
+    line = logits + sample * ALIGNED * outer + position * ALIGNED * stride
     at = tl.arange(0, WIDTH)
     present = inside
     own = tl.zeros((HIGH,), tl.int64)
@@ -140,6 +140,7 @@ def _settle(
     z_loss, COSTS: tl.constexpr, WEIGHED: tl.constexpr, DEEP: tl.constexpr, WEIGHTED: tl.constexpr,
     SQUARED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
+    rows = tl.cast(rows, tl.int64)  # five lines of them may be more than 32 bits tell
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = row < rows
     own, present, wrong = _named(index, each, row, inside, classes, ignore, WEIGHED)
@@ -176,12 +177,14 @@ def _settle(
     smooth = smoothing / classes
     if DEEP or SQUARED:
         lse = top + deep
+        below = tl.where((top >= CERTAIN) & (below > 1e30), float("inf"), below)
         every = smooth * mass + 2 * z_loss * lse
         value += smooth * (mass * deep + below) + z_loss * lse * lse
         away += every * chosen / whole - smooth * factor
         against += every
     value = tl.where(wrong, float("nan"), value)
     against = tl.where(wrong, float("nan"), against)
+    away = tl.where(wrong, float("nan"), away)
     size = tl.where(present, 1.0, 0.0)
     if WEIGHED:
         size = tl.load(each + row, present, 0.0).to(tl.float32)
@@ -209,20 +212,20 @@ def _slopes(
     sample, position, row, inside = _placed(positions, HIGH)
     start = tl.program_id(1) * WIDTH
     column = start + tl.arange(0, WIDTH)
-    outer, stride, classes = outer * ALIGNED, stride * ALIGNED, classes * ALIGNED
-    out_outer, out_stride = out_outer * ALIGNED, out_stride * ALIGNED
+    classes, rows = classes * ALIGNED, tl.cast(rows, tl.int64)
     own, present, _ = _named(index, each, row, inside, classes, ignore, WEIGHED)
     real = column < classes
     there = inside[:, None] & real[None, :]
     line = numbers + row
-    # of an absent row all of these are 0, and so is every slope
-    top, deep = tl.load(line, present, 0.0), tl.load(line + rows, present, 0.0)
+    # of an absent row, p and all of the others are 0, and so is every slope
+    top, deep = tl.load(line, present, float("inf")), tl.load(line + rows, present, 0.0)
     spread, away = tl.load(line + 2 * rows, present, 0.0), tl.load(line + 3 * rows, present, 0.0)
     size = tl.load(grad + row * EACH, present, 0.0).to(tl.float32)
     if DIVIDED:
         size = size / tl.load(divisor)
     spread, away = spread * size, away * size
     along = column.to(tl.int64)[None, :]
+    sample, position = sample * ALIGNED, position * ALIGNED
     place = (sample * outer + position * stride)[:, None] + along * step
     z = tl.load(logits + place, present[:, None] & real[None, :], 0.0).to(tl.float32)
     z = bent(z, scale, cap, SCALED, CAPPED)
