@@ -16,7 +16,7 @@ pytestmark = [
 ]
 CAPABILITIES = (80, 90, 100)
 # Instructions of a thread for each element that a kernel reads or, of two tensors, for each pair.
-# What is read in the time of one, of an H200: 0.16 bytes (4.8 TB/s; 29.7e12 lanes a second).
+# In the time of one an H200 reads about 0.16 bytes: 4.8 TB/s for 132 x 128 lanes at some 1.8 GHz.
 BUDGET = {
     ("cross-entropy 8192x32000 float32", "_gauge"): 17,
     ("cross-entropy 8192x32000 bfloat16", "_gauge"): 17,
@@ -53,7 +53,7 @@ def costs(request: pytest.FixtureRequest) -> Costs:
     return found
 
 
-def test_no_kernel_spills_its_registers(costs: Costs) -> None:
+def test_hardly_a_register_is_spilt(costs: Costs) -> None:
     found = [(name, k) for name, kernels in costs.items() for k in kernels]
     # the assembler trades a register or two for one more program at a time
     assert not [each for each in found if each[1]["spills"] > 2]

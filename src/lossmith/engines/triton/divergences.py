@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossmith.engines.rows.head import Head
 from lossmith.engines.triton.numbers import exp
-from lossmith.engines.triton.rows import CERTAIN, bent, gauge, merged
+from lossmith.engines.triton.rows import CERTAIN, bent, gauge
 from lossmith.engines.triton.shares import Share, aligned
 
 FORWARD, REVERSE, JENSEN_SHANNON, TOTAL_VARIATION = range(4)
@@ -157,6 +157,16 @@ def _divergence_slopes(
         tl.store(to_second + end, by_y.to(to_second.dtype.element_ty), there)
 
 
+def _whole(found: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of whole rows, and the sum of the exponentials, from those of parts."""
+    tops, totals = found.unbind(1)[:2]
+    if len(found) == 1:  # as few launches as can be
+        return tops[0], totals[0]
+    top = tops.amax(0)
+    base = top.masked_fill(top == -torch.inf, 0.0)
+    return top, (totals * (tops - base).exp()).sum(0)
+
+
 def divergence(first: Tensor, second: Tensor, kind: int, sharpness: float) -> tuple[Tensor, Tensor]:
     """Value of each pair of rows, ``(N)``, and what their slopes need, ``(6, N)``.
 
@@ -166,8 +176,8 @@ def divergence(first: Tensor, second: Tensor, kind: int, sharpness: float) -> tu
     both, rows = [side.T.unsqueeze(0) for side in (first, second)], len(first)
     cut, sides = Share.of(both[0]), []
     for side in both:
-        top, rest, *_ = merged(gauge(side, head=Head(sharpness)))
-        sides += [top, rest.log()]
+        top, total = _whole(gauge(side, head=Head(sharpness)))
+        sides += [top, total.log()]
     numbers = torch.stack([*sides, top, top])
     _, stride_x, _, stride_y, classes, common = aligned(*both)
     found = torch.empty(cut.parts, 3, rows, dtype=torch.float32, device=first.device)
@@ -203,7 +213,6 @@ def divergence_slopes(
         _divergence_slopes[cut.tall, triton.cdiv(first.shape[1], cut.width)](
             first, second, to_first, to_second, numbers, grad, stride_x, stride_y, first.shape[0],
             classes, sharpness, KIND=kind, INPUT=needs[0], TARGET=needs[1],
-            EACH=int(len(grad) > 1), ALIGNED=common,
-            SCALED=sharpness != 1, **cut.options,
+            EACH=int(len(grad) > 1), ALIGNED=common, SCALED=sharpness != 1, **cut.options,
         )  # fmt: skip
     return to_first, to_second

@@ -1,8 +1,8 @@
 """The kernels of losses over a softmax, in Triton: one read forward, one backward.
 
 A program takes several rows where they are short. Rows that are long, or few, are cut into parts,
-each the work of one program, which goes along it by blocks with the largest logit so far; torch
-puts the parts together. All arithmetic is in float32, to which the series below are cut.
+each the work of one program, which goes along it by blocks with the largest logit so far; whoever
+asked puts the parts together. All arithmetic is in float32, to which the series below are cut.
 
 A kernel that reads two bytes for a class has about a dozen instructions for it before it falls
 behind the memory, so exponentials are those to the base of 2, which take two in place of five, and
@@ -307,18 +307,6 @@ def gauge(
             **cut.options,
         )  # fmt: skip
     return found
-
-
-def merged(found: Tensor, *, deep: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """What :func:`gauge` says of whole rows: the first four, the last None unless ``deep``."""
-    tops, rests, depths, belows, masses = found.unbind(1)
-    if len(found) == 1:
-        return tops[0], rests[0], depths[0], belows[0] if deep else None
-    top = tops.amax(0)
-    bases, base = (t.masked_fill(t == -torch.inf, 0.0) for t in (tops, top))
-    rest = (rests * (tops - base).exp()).sum(0)
-    below = (belows + masses * (base - bases)).sum(0) if deep else None
-    return top, rest, depths[0], below
 
 
 def settle(
