@@ -427,6 +427,9 @@ PLANTED: dict[str, Callable[[], Case]] = {
     "every_float_dtype_works": lambda: broken(BASE, widened),
     "autocast_changes_nothing": lambda: broken(BASE, multiplied),
     "partial_gradients_agree": lambda: broken(BASE, asymmetric_gradient),
+    "defaults_may_be_named": lambda: broken(
+        BASE, lambda f, *t, **o: f(*t, **o) + 0 if "scale" in o else f(*t, **o)
+    ),
     "module_equals_function": module_that_forgets,
     "module_fields_are_the_keywords": module_with_other_default,
     "module_survives_pickle_copy_and_state_dict": module_with_parameter,

@@ -60,6 +60,22 @@ def module_fields_are_the_keywords(case: Case) -> None:
     assert module.fields == keywords, f"fields {module.fields}, keywords {keywords}"
 
 
+@check()
+def defaults_may_be_named(case: Case) -> None:
+    """A call that names every option, and that of a Module, goes the way of one that names none."""
+    assert case.card.function is not None
+    parameters = inspect.signature(case.card.function).parameters.values()
+    keywords = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    tensors = case.sample(82, torch.float32, grad=True)
+    expected = case(*tensors)
+    ways = [case(*tensors, **{k: v for k, v in keywords.items() if k not in case.options})]
+    if fields_only(case):
+        ways.append(build(case, torch.float32)(*tensors))
+    for value in ways:
+        assert torch.equal(value, expected)
+        assert type(value.grad_fn) is type(expected.grad_fn), f"{value.grad_fn}"
+
+
 @check(fields_only)
 def module_survives_pickle_copy_and_state_dict(case: Case) -> None:
     """pickle, deepcopy, state_dict, dtype moves; no parameters; a repr that can be typed."""

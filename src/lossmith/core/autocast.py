@@ -11,10 +11,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KNOWN = frozenset(filter(torch.amp.is_autocast_available, ("cpu", "cuda", "xpu", "mps")))
 
 
+# Whether it is on for any device: what a small call has time to ask
+autocast_on: Callable[[], bool] = torch._C._is_any_autocast_enabled
+
+
 def autocasts(tensor: torch.Tensor) -> bool:
     """Whether autocast is on for the device of a tensor."""
-    if not (torch.compiler.is_compiling() or torch._C._is_any_autocast_enabled()):
-        return False  # every call of a small loss waits for this
     device = tensor.device.type
     return device in _KNOWN and torch.is_autocast_enabled(device)
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 import torch
 import torch._C._functorch as functorch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _debugging = False
 
@@ -67,6 +68,29 @@ def transforming() -> bool:
     """Whether a ``torch.func`` transform (vmap, grad, jvp ...) is active."""
     # The one private probe of functorch; if torch renames it, every test of transforms turns red.
     return functorch.peek_interpreter_stack() is not None
+
+
+def observed() -> bool:
+    """Whether a ``torch.func`` transform or a forward-mode derivative is active.
+
+    ``torch.autograd.Function`` under those would be refused or, for forward mode, silently lose the
+    tangent. The level of forward mode is a private name of torch; the contract's law
+    ``jvp_equals_vjp`` and gradcheck's forward mode watch over it.
+    """
+    return forward_ad._current_level >= 0 or functorch.peek_interpreter_stack() is not None
+
+
+def plain(*tensors: Tensor) -> bool:
+    """Whether tensors are torch's own, whose kernels do what they say."""
+    for tensor in tensors:  # a loop: each call of a small loss waits for this
+        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
+            return False
+    return True
+
+
+def eager(*tensors: Tensor) -> bool:
+    """Plain tensors, no compiler, no ``torch.func`` transform, no forward-mode derivative."""
+    return not torch.compiler.is_compiling() and not observed() and plain(*tensors)
 
 
 def bare(tensor: Tensor) -> Tensor:

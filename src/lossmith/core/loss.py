@@ -5,31 +5,29 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from operator import attrgetter
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
 
-from lossmith.core.autocast import autocasts
+from lossmith.core.autocast import autocast_on, autocasts
 from lossmith.core.card import Card
 from lossmith.core.checks import (
     bare,
     checkable,
     fail,
     fail_type,
+    observed,
     require_range,
     said,
     transforming,
 )
-from lossmith.core.domain import Vector
+from lossmith.core.plan import Native, Plan, kind, kinds, plan_of
 from lossmith.core.reduction import Terms, reduce
-from lossmith.core.route import Call, Engine, large, takes_logits
-from lossmith.core.route import current as route_of
+from lossmith.core.route import Call, Engine, chosen, large
 from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
-_kind = attrgetter("shape", "dtype")
 REGISTRY: dict[str, Card] = {}
 # torch's private enumeration of reductions, for the native kernels; it has no number for the last
 NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
@@ -38,9 +36,10 @@ NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
 def loss(
     card: Card,
     *,
-    native: Callable[..., Tensor | None] | None = None,
+    native: Callable[..., Any] | None = None,
     native_checks: bool = False,
     native_half: bool = False,
+    native_by_kind: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
     engine: Engine | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
@@ -63,6 +62,9 @@ def loss(
             IndexError or RuntimeError, for whatever the card forbids, and the checks here then
             word the complaint. Absent labels are its affair too.
         native_half: ``native`` takes half precision as well, and computes in float32 itself.
+        native_by_kind: ``native(*tensors, **options)`` returns the kernel, or None, for all calls
+            of the same shapes, dtypes and options: what there is to decide is decided once. Options
+            are not told to that kernel.
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
@@ -86,7 +88,8 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        function = build(card, body, native, native_checks, native_half, arrange, engine)
+        natives = native_checks, native_half, native_by_kind
+        function = build(card, body, native, *natives, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -97,9 +100,10 @@ def loss(
 def build(
     card: Card,
     body: Callable[..., Tensor | Terms],
-    native: Callable[..., Tensor | None] | None = None,
+    native: Callable[..., Any] | None = None,
     native_checks: bool = False,
     native_half: bool = False,
+    native_by_kind: bool = False,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
     engine: Engine | None = None,
 ) -> Callable[..., Tensor]:
@@ -109,9 +113,22 @@ def build(
     card = replace(card, name=name)
     count = len(card.tensors)
     ignore = signature.parameters.get("ignore_index")
-    plans: dict[Any, _Plan] = {}
+    plans: dict[Any, Plan] = {}
+
+    def choose(tensors: tuple[Tensor, ...], options: dict[str, Any]) -> Native | None:
+        compiling = torch.compiler.is_compiling()
+        if native is None or compiling or (not native_half and tensors[0].dtype in HALF):
+            return None
+        return native(*tensors, **options) if native_by_kind else native
+
     early = engine if getattr(engine, "early", False) else None
     late = engine if early is None else None
+
+    def sized(plan: Plan, tensors: tuple[Tensor, ...]) -> int:
+        # an engine of the loss's own has its own idea of what is small; away from the CPU launches
+        # count, not elements, and an early one has far fewer
+        here = early is None or tensors[0].is_cpu
+        return plan.elements if late is None and here else sys.maxsize
 
     @functools.wraps(body)
     def function(
@@ -122,60 +139,62 @@ def build(
     ) -> Tensor:
         if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
-        # A training loop makes the same call again and again, and working out what it is costs as
-        # much as a small torch kernel. Under compile sizes may be symbols without a hash.
+        # Under compile sizes may be symbols without a hash.
         compiling = torch.compiler.is_compiling()
         key = plan = None
         if not compiling:
             try:
-                key = _key(tensors, reduction, options)
+                key = (reduction, *map(kind, tensors))
+                if options:
+                    key = (*key, *kinds(options))
                 plan = plans.get(key)
             except (AttributeError, TypeError):  # something has no shape or no hash
                 key = None
         if plan is None:
-            plan = _plan(card, tensors, reduction, options, arrange, native_half)
+            plan = plan_of(card, signature, tensors, reduction, options, arrange, choose)
             if key is not None:
                 if len(plans) >= 1000:
                     plans.clear()
                 plans[key] = plan
-        if not card.layered and autocasts(tensors[0]):
+        if (compiling or autocast_on()) and not card.layered and autocasts(tensors[0]):
             with torch.autocast(tensors[0].device.type, enabled=False):
                 return function(
                     *tensors, sample_weight=sample_weight, reduction=reduction, **options
                 )
-        way, sizes = plan.way, plan.sizes
-        for rule, option in plan.looks:
-            rule.check_option(option, options[option])
-        if arrange is not None:
-            tensors = arrange(*tensors)
-        for index, wanted in plan.casts:
-            tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
+        if plan.prepare:
+            options = {key: options[key] for key in plan.given}
+            for rule, option in plan.looks:
+                rule.check_option(option, options[option])
+            if arrange is not None:
+                tensors = arrange(*tensors)
+            for index, wanted in plan.casts:
+                tensors = (*tensors[:index], tensors[index].to(wanted), *tensors[index + 1 :])
 
-        # an engine of the loss's own has its own idea of what is small; away from the CPU launches
-        # count, not elements, and an early one has far fewer
-        here = early is None or tensors[0].is_cpu
-        sized = plan.elements if late is None and here else sys.maxsize
-        route = None if compiling else route_of(sized)
-        swift = native if plan.kernel and sample_weight is None else None
-        if swift is not None and (compiling or transforming()):
+        route = None if compiling else chosen()
+        if route is not None and not large(sized(plan, tensors)):
+            route = None
+        swift = plan.native
+        if swift is not None and (sample_weight is not None or compiling or observed()):
             swift = None
+        asked = {} if native_by_kind else options
+        way, sizes = plan.way, plan.sizes
         looked = False
         if swift is not None and route is None:
             done = None
             if native_checks:
                 try:
-                    done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
+                    done = swift(*tensors, NATIVE_REDUCTION[reduction], **asked)
                 except (IndexError, RuntimeError):  # a label outside, say: the checks below word it
                     done = None
             elif late is None and ignore is None and way.seen(tensors, sizes):
                 looked = True
-                done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
+                done = swift(*tensors, NATIVE_REDUCTION[reduction], **asked)
             if done is not None:
                 return done
             if native_checks or looked:
                 swift = None  # it has had its turn
 
-        offer = early is not None and not compiling and large(sized)
+        offer = early is not None and not compiling and large(sized(plan, tensors))
         if offer and not transforming():
             if sample_weight is not None:
                 _check_weight(sample_weight, way, tensors, sizes)
@@ -212,7 +231,7 @@ def build(
         if done is None and late is not None and not compiling:
             done = late(call)
         if done is None and swift is not None:
-            done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
+            done = swift(*tensors, NATIVE_REDUCTION[reduction], **asked)
         return call.compute() if done is None else done
 
     card = replace(card, function=function)
@@ -220,87 +239,6 @@ def build(
     function.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
     function.card = card  # type: ignore[attr-defined]
     return function
-
-
-class _Plan(NamedTuple):
-    """What a call is, whatever the values of its tensors.
-
-    Attributes:
-        way: The signature that fits.
-        sizes: The sizes of its named dimensions.
-        casts: What whole numbers have to become: position and dtype.
-        looks: Options whose values have to be looked at in each call.
-        kernel: Whether dtypes and options are such that a native kernel could serve.
-        simple: Whether nothing is half precision, nor logits, which may be infinite.
-        elements: Of the first tensor.
-    """
-
-    way: Signature
-    sizes: dict[str, int]
-    casts: tuple[tuple[int, torch.dtype], ...]
-    looks: tuple[tuple[Any, str], ...]
-    kernel: bool
-    simple: bool
-    elements: int
-
-
-def _key(tensors: tuple[Any, ...], reduction: str, options: dict[str, Any]) -> Any:
-    """What the plan of a call depends on, as far as it has a shape and a hash."""
-    key = (reduction, *map(_kind, tensors))
-    if not options:
-        return key
-    # the class too: 1 equals True, and is not the same to every rule
-    given = [
-        (name, value.shape, value.dtype)
-        if isinstance(value, Tensor)
-        else (name, value, value.__class__)
-        for name, value in options.items()
-    ]
-    return key, *given
-
-
-def _plan(
-    card: Card,
-    tensors: tuple[Any, ...],
-    reduction: str,
-    options: dict[str, Any],
-    arrange: Callable[..., tuple[Any, ...]] | None,
-    half: bool,
-) -> _Plan:
-    """Check options, dtypes and shapes."""
-    rules = card.options
-    for key, value in options.items():
-        rule = rules.get(key)
-        if rule is None:
-            known = ", ".join((*rules, "sample_weight", "reduction"))
-            raise TypeError(f"{card.name}() takes {known} by keyword, got {key}")
-        rule.check_option(key, value)
-    if arrange is not None:
-        tensors = arrange(*tensors)
-    way = card.match(tensors, options)
-    sizes = way.sizes(tensors)
-    # kernels take numbers, and know no gradient to them
-    learnable = False
-    for key, rule in rules.items():
-        value = options.get(key)
-        if isinstance(rule, Vector):
-            rule.check_sizes(key, value, sizes)
-        elif isinstance(value, Tensor):
-            learnable = True
-    if reduction not in card.reductions:
-        fail("reduction", f"be one of {', '.join(map(repr, card.reductions))}", reduction)
-    whole = way.one_dtype(tensors) and (half or tensors[0].dtype not in HALF)
-    elements = tensors[0].numel()
-    looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
-    return _Plan(
-        way,
-        sizes,
-        way.casts(tensors),
-        looks,
-        kernel=whole and not learnable and elements > 0,
-        simple=not takes_logits(card, way) and not any(t.dtype in HALF for t in tensors),
-        elements=elements,
-    )
 
 
 def _bind(

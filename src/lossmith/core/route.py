@@ -113,9 +113,9 @@ Route = Callable[[Call], Tensor | None]
 _route: Route | None = None
 
 
-def current(elements: int) -> Route | None:
-    """The engine that a call of this size is offered to first; it returns None to decline."""
-    return _route if large(elements) else None
+def chosen() -> Route | None:
+    """The engine that large calls are offered to first; it returns None to decline."""
+    return _route
 
 
 def large(elements: int) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lossmith.engines.eligible import eager
+from lossmith.core.checks import eager
 from lossmith.engines.pull import with_pull
 
 

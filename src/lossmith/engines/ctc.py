@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossmith.core.checks import eager
 from lossmith.engines.alignments import NOTHING, in_logarithms, multiplied
-from lossmith.engines.eligible import by_triton, eager, transformed
+from lossmith.engines.eligible import by_triton, transformed
 from lossmith.engines.pull import with_pull
 from lossmith.engines.softmax import Softmax
 

@@ -5,7 +5,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from lossmith.core.checks import transforming
 
@@ -14,21 +13,6 @@ MANY = 256
 # their sums, kept in a handful of numbers, are 2 times as far off at 16,000, 12 times at 128,000
 SHORT_ROW = 1 << 12
 TRITON = {"cuda"}  # kinds of device that lossmith's Triton kernels serve
-
-
-def eager(*tensors: Tensor) -> bool:
-    """Plain tensors, no compiler, no ``torch.func`` transform, no forward-mode derivative.
-
-    ``torch.autograd.Function`` under those would be refused or, for forward mode, silently lose the
-    tangent. The level of forward mode is a private name of torch; the contract's law
-    ``jvp_equals_vjp`` and gradcheck's forward mode watch over it.
-    """
-    if forward_ad._current_level >= 0 or torch.compiler.is_compiling() or transforming():
-        return False
-    for tensor in tensors:  # a loop: each call of a small loss waits for this
-        if type(tensor) is not Tensor and type(tensor) is not torch.nn.Parameter:
-            return False
-    return True
 
 
 def on_gpu(tensor: Tensor) -> bool:

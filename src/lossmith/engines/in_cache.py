@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
-from lossmith.engines.eligible import eager
 from lossmith.engines.pages import in_huge_pages
 from lossmith.engines.pull import SMALL, with_pull
 
@@ -71,7 +70,7 @@ def in_cache(formula: Formula, input: Tensor, target: Tensor, reduction: int) ->
 
     On the CPU only, where a look at the values is free, and for targets without a gradient.
     """
-    if target.requires_grad or not input.is_cpu or not eager(input, target):
+    if target.requires_grad or not input.is_cpu:
         return None
     if formula.few is not None and input.numel() <= SMALL:
         value = formula.few(input, target, reduction)

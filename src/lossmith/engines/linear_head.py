@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossmith.core.checks import eager
 from lossmith.core.route import Call
-from lossmith.engines.eligible import eager
 from lossmith.engines.linear_attention import Attended, attended, attends
 from lossmith.engines.linear_blocks import Blocks, Place, Task
 from lossmith.engines.linear_products import Head

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from lossmith.core.certainty import seen_finite
+from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call
 from lossmith.engines.blocks import in_blocks
-from lossmith.engines.eligible import eager
 from lossmith.engines.lines import added, in_lines, line_length, units
 from lossmith.engines.pull import Pull, with_pull
 from lossmith.engines.separate import divisible, separate

@@ -22,10 +22,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from lossmith.core.checks import eager
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
-from lossmith.engines.eligible import eager
 from lossmith.engines.one_pass import Path, connect
 
 # Up to so many products the whole matrix fits the cache, and stripes gain nothing.

@@ -4,15 +4,17 @@ Fewer still are left to torch's own two kernels, after a look that their digits 
 ``benchmarks/results/torch_losses.json`` has its time against torch's pair of kernels.
 """
 
+import functools
 import math
 from typing import Any, cast
 
 import torch
-import torch._C._nn as kernels
+import torch._C._nn as nn_kernels
 from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.numerics import class_nll
+from lossmith.core.plan import Native
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.pull import reduced, with_pull
@@ -42,30 +44,41 @@ LISTED = 64
 # Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 512, 1024 and
 # 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long; 1.4 at 30,000 and 65,536 rows of 10
 FEW = 1 << 20
-nll: Any = cast(Any, kernels).nll_loss_nd
+kernels: Any = cast(Any, nn_kernels)
 # What torch's kernel is told to ignore, since every label outside has to raise: a number that no
 # cast arrives at, as that of NaN does at -2^63
 NO_LABEL = -(1 << 62) - 1_234_567
 _NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
 
 
-def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
+def one_pass_class_nll(logits: Tensor) -> Native:
     """:func:`lossmith.core.numerics.class_nll` along dimension 1, value and gradient at once.
 
+    What it returns, for logits of this shape and dtype, raises at an index outside, and leaves NaN,
+    an infinite logit and rows of nothing but -inf to the plain function. On the CPU only:
+    elsewhere the look at the values would stall the device.
+    """
+    classes = logits.shape[1]
+    wide = classes >= LANES or logits.ndim > 2  # torch takes positions side by side
+    few = logits.numel() <= (SWIFT if wide else SHORT) and classes <= SHORT_ROW
+    kernel = _of_few if few and logits.dtype is not torch.float64 else _of_many
+    return functools.partial(_widened, kernel) if logits.dtype in HALF else kernel
+
+
+def _widened(kernel: Native, input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
+    """The value in half precision, computed in float32."""
+    value = kernel(input.float(), index, reduction)
+    return None if value is None else value.to(input.dtype)
+
+
+def _of_many(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
+    """The value from one exponential of each logit.
+
     ``-log p = log1p((1 - p) / p)`` with ``1 - p`` summed directly, so that a likely class keeps its
-    digits; where it is very unlikely, the log-sum-exp less the logit has them. NaN, an infinite
-    logit and rows of nothing but -inf are left to the plain function. An index outside raises. On
-    the CPU only: elsewhere the look at the values would stall the device.
+    digits; where it is very unlikely, the log-sum-exp less the logit has them.
     """
     if not input.is_cpu:
         return None
-    if input.dtype in HALF:
-        value = one_pass_class_nll(input.float(), index, reduction)
-        return None if value is None else value.to(input.dtype)
-    if input.dtype is torch.float32 and _few(input):
-        value = _of_few(input, index, reduction)
-        if value is not None:
-            return value
     logits, place = input.detach(), index.unsqueeze(1)
     # the glance takes as long as what it might spare few
     bare = logits.numel() > SWIFT and tame(logits)
@@ -89,47 +102,38 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
     return _connected(slope, value, input, index, reduction)
 
 
-def _few(logits: Tensor) -> bool:
-    """Whether torch's kernels are to be tried first."""
-    classes = logits.shape[1]
-    wide = classes >= LANES or logits.ndim > 2  # torch takes positions side by side
-    return logits.numel() <= (SWIFT if wide else SHORT) and classes <= SHORT_ROW
-
-
 def _of_few(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     """The value from torch's two kernels, if a look at the costs shows that their digits do.
 
-    Otherwise the same in float64, or from odds; None where neither will do.
+    Otherwise the same in float64, or from odds, or as of many where neither will do.
     """
+    if not input.is_cpu:
+        return None
+    value = kernels.cross_entropy_loss(input, index, None, reduction, NO_LABEL, 0.0)
+    if reduction == _MEAN and UNLIKELY < value.item() < math.inf:  # what most calls come to
+        return value
     rows = index.numel()
-    log_p = torch.log_softmax(input, 1)
-    value = nll(log_p, index, None, reduction, NO_LABEL)
     typical = _typical(value, reduction, rows)
     if typical > UNLIKELY:
-        return cast(Tensor, value)
+        return value
     if input.numel() <= TINY:
         fine = torch.log_softmax(input, 1, dtype=torch.float64)
-        value = nll(fine, index, None, reduction, NO_LABEL)
+        value = kernels.nll_loss_nd(fine, index, None, reduction, NO_LABEL)
         if _typical(value, reduction, rows) > UNCERTAIN:
-            return cast(Tensor, value.float())
+            return value.float()
     if reduction == _NONE or not typical * rows < MOST:
-        return None
-    return _by_odds(input, index, reduction, log_p.detach())
+        return _of_many(input, index, reduction)
+    return _by_odds(input, index, reduction)
 
 
-def _by_odds(input: Tensor, index: Tensor, reduction: int, out: Tensor) -> Tensor:
-    """The value from the odds against classes that cost little.
-
-    The gradient is kept in ``out``: log-probabilities that nobody wants any more, nor the graph
-    which they belong to.
-    """
+def _by_odds(input: Tensor, index: Tensor, reduction: int) -> Tensor:
+    """The value from the odds against classes that cost little."""
     logits, place = input.detach(), index.unsqueeze(1)
     own = logits.gather(1, place)
-    torch.sub(logits, own, out=out).exp_().scatter_(1, place, torch.zeros_like(own))
-    odds = out.sum(1, keepdim=True)
-    out.scatter_(1, place, odds.neg())
-    out.mul_(_share(odds, reduction) / (odds + 1.0))
-    return _connected(out, odds.log1p_(), input, index, reduction)
+    each = torch.sub(logits, own).exp_().scatter_(1, place, torch.zeros_like(own))
+    odds = each.sum(1, keepdim=True)
+    slope = each.scatter_(1, place, odds.neg()).mul_(_share(odds, reduction) / (odds + 1.0))
+    return _connected(slope, odds.log1p_(), input, index, reduction)
 
 
 def _share(value: Tensor, reduction: int) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lossmith.core.checks import eager
 from lossmith.core.grid import IMPOSSIBLE, Walk, walk
-from lossmith.engines.eligible import eager
 from lossmith.engines.grid import visits, walk_with_shares
 from lossmith.engines.pull import with_pull
 

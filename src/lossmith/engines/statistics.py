@@ -5,7 +5,6 @@ needs no more than the derivatives of the loss by them. Both work on pieces that
 that masks of an image larger than that never exist, and probabilities in the place of the gradient.
 """
 
-import sys
 from typing import Any, NamedTuple
 
 import torch
@@ -13,11 +12,12 @@ from torch import Tensor
 
 from lossmith.core import route
 from lossmith.core.autocast import without_autocast
+from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.reduction import reduce
 from lossmith.core.route import Call
 from lossmith.engines import generated_label_maps as generated
-from lossmith.engines.eligible import by_triton, eager, on_gpu, undefined
+from lossmith.engines.eligible import by_triton, on_gpu, undefined
 from lossmith.engines.label_maps import LabelMaps
 from lossmith.engines.one_pass import Path, failure, missing_compiler, run
 from lossmith.engines.passes import COLUMNS, Measure, Passes, pieces
@@ -94,7 +94,7 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
             ``input``.
         measure: Which sums.
     """
-    chosen = route.current(sys.maxsize) is run
+    chosen = route.chosen() is run
     path = _plan(input, target, measure.by_class, compiler=chosen)
     if path.how == "plain":
         return measure.plain(input, target)

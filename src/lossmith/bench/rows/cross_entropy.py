@@ -3,7 +3,7 @@
 import functools
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lossmith as lm
@@ -157,6 +157,17 @@ ROWS = (
         cpu=tuple({"N": rows, "V": 1000} for rows in (16, 64, 256, 1024, 4096, 16384)),
         gpu=tuple({"N": 4**k, "V": 1000} for k in range(2, 10)),
         grows=True,
+    ),
+    Row(
+        "labels to a Module",
+        make=labelled,
+        ours=lm.CrossEntropyLoss(),
+        peers={"torch": of(nn.CrossEntropyLoss())},
+        truth=F.cross_entropy,
+        work=two_passes,
+        small=({"N": 16, "V": 10},),
+        cpu=({"N": 64, "V": 10}, {"N": 64, "V": 1000}, {"N": 4096, "V": 1000}),
+        gpu=({"N": 64, "V": 1000}, {"N": 16384, "V": 1000}),
     ),
     Row(
         "learned labels",

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call, follow
-from lossmith.engines.eligible import by_triton, eager, on_gpu
+from lossmith.engines.eligible import by_triton, on_gpu
 from lossmith.engines.one_pass import Path
 from lossmith.engines.pull import Pull, with_pull
 

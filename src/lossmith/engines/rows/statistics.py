@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from lossmith.core.autocast import without_autocast
-from lossmith.core.checks import fail, fail_type
+from lossmith.core.checks import eager, fail, fail_type
 from lossmith.core.domain import CLASS, POSITIVE, REAL, Optional
 from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
 from lossmith.core.signature import HALF, Signature
-from lossmith.engines.eligible import eager
 from lossmith.engines.rows.head import Head, exp_of
 from lossmith.engines.rows.layout import Layout, Work, total
 from lossmith.engines.rows.probabilities import log_total

@@ -1,7 +1,5 @@
 """Cross-entropy from logits: class indices or probabilities as targets."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -21,38 +19,25 @@ from lossmith.core.domain import (
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
+from lossmith.core.plan import Native
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
-from lossmith.engines.eligible import eager
 from lossmith.engines.row import FEW, one_pass_class_nll
 from lossmith.engines.rows.head import Head
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
 
 
-def _native(input: Tensor, target: Tensor, reduction: int, **options: Any) -> Tensor | None:
-    """One pass over few logits; blocks of rows are faster for many."""
-    return one_pass(input, target, reduction, **options) if input.numel() <= FEW else None
+def native(
+    input: Tensor, target: Tensor, *, ignore_index: int = -100, **more: object
+) -> Native | None:
+    """One pass over few logits; blocks of rows are faster for many.
 
-
-def one_pass(
-    input: Tensor,
-    target: Tensor,
-    reduction: int,
-    weight: Tensor | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    **more: object,
-) -> Tensor | None:
-    """The engine's, for class indices without weights; it raises at an absent label."""
-    if more:
+    For class indices without weights; it raises at an absent label.
+    """
+    if more or target.is_floating_point() or input.ndim < 2 or input.numel() > FEW:
         return None
-    indices = not target.is_floating_point() and input.ndim > 1
-    if not indices or weight is not None or label_smoothing or not eager(input):
-        return None
-    if 0 <= ignore_index < input.shape[1]:
-        return None
-    return one_pass_class_nll(input, target, reduction)
+    return None if 0 <= ignore_index < input.shape[1] else one_pass_class_nll(input)
 
 
 def _against(
@@ -105,9 +90,10 @@ def _against(
         avoid_when="many labels are wrong: the pull of a wrong label is not bounded away",
         source="Good 1952, doi:10.1111/j.2517-6161.1952.tb00104.x",
     ),
-    native=_native,
+    native=native,
     native_checks=True,
     native_half=True,
+    native_by_kind=True,
     engine=against(_against),
 )
 def cross_entropy(

@@ -26,7 +26,7 @@ from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_head import FEW, LinearHead
-from lossmith.losses.classification.cross_entropy import cross_entropy, one_pass
+from lossmith.losses.classification.cross_entropy import cross_entropy, native
 
 # torch has this loss and its options from 2.13 on
 OPTIONS: type | None = getattr(nn, "LinearCrossEntropyOptions", None)
@@ -50,18 +50,16 @@ def _one_pass(
     target: Tensor,
     reduction: int,
     linear_bias: Tensor | None = None,
-    weight: Tensor | None = None,
-    ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
     options: object | None = None,
+    **given: Any,
 ) -> Tensor | None:
     if linear_weight.ndim != 2 or input.shape[0] * linear_weight.shape[0] > FEW:
         return None
     if linear_bias is not None and linear_bias.dtype != input.dtype:
         return None
     logits = F.linear(input, linear_weight, linear_bias).to(input.dtype)  # less under autocast
-    ignored = -100 if ignore_index is None else ignore_index
-    return one_pass(logits, target, reduction, weight, ignored, label_smoothing)
+    kernel = native(logits, target, **given)
+    return None if kernel is None else kernel(logits, target, reduction)
 
 
 @loss(

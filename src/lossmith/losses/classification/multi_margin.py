@@ -15,7 +15,7 @@ from lossmith.core.module import Loss
 from lossmith.core.numerics import take_class, times
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
-from lossmith.engines.eligible import eager, sequential
+from lossmith.engines.eligible import sequential
 from lossmith.engines.in_cache import Formula, in_cache, rows_are_worth_it
 from lossmith.engines.pull import with_pull
 
@@ -33,7 +33,7 @@ def _kernel(
 ) -> Tensor | None:
     """The kernel of torch with the derivatives that it lacks. It is finite for NaN scores."""
     scores = input.detach()
-    simple = input.ndim == 2 and input.is_cpu and eager(input)
+    simple = input.ndim == 2 and input.is_cpu
     if not simple or not math.isfinite(scores.sum().item()):
         return None
     scores = sequential(scores)

@@ -13,7 +13,7 @@ from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.sequences import CLASS_LIST
 from lossmith.core.signature import Signature
-from lossmith.engines.eligible import eager, sequential
+from lossmith.engines.eligible import sequential
 from lossmith.engines.in_cache import Formula, in_cache, rows_are_worth_it
 from lossmith.engines.pull import with_pull
 
@@ -32,7 +32,7 @@ def _plain(input: Tensor, target: Tensor) -> Tensor:
 
 def _kernel(input: Tensor, target: Tensor, reduction: int) -> Tensor | None:
     """The kernel of torch, which needs no table of class pairs."""
-    if not input.is_cpu or not eager(input):
+    if not input.is_cpu:
         return None
     if not math.isfinite(input.detach().sum().item()):  # the kernel is finite for NaN scores
         return None

@@ -5,9 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossmith.core.checks import require_all
+from lossmith.core.checks import eager, require_all
 from lossmith.core.numerics import not_below
-from lossmith.engines.eligible import eager
 
 
 def to_shape_of_input(input: Any, target: Any, spread: Any) -> tuple[Any, ...]:

@@ -11,7 +11,6 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engines.eligible import eager
 from lossmith.engines.pull import with_pull
 
 # Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
@@ -25,8 +24,6 @@ def _cost(input: Tensor, target: Tensor, margin: float) -> Tensor:
 def _one_pass(input: Tensor, target: Tensor, reduction: int, margin: float = 1.0) -> Tensor | None:
     if input.numel() < SMALL:
         return torch.hinge_embedding_loss(input, target, margin, reduction)
-    if not eager(input):
-        return None
     distance = input.detach()
     similar, short = target > 0, margin - distance
     force = target * (short >= 0).logical_or_(similar)

@@ -11,7 +11,6 @@ from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
-from lossmith.engines.eligible import eager
 from lossmith.engines.pull import with_pull
 
 # Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
@@ -28,7 +27,7 @@ def _one_pass(
     leaves = (input1, input2)
     if input1.numel() < SMALL:
         return torch.margin_ranking_loss(input1, input2, target, margin, reduction)
-    if target.requires_grad or not eager(*leaves):
+    if target.requires_grad:
         return None
     first, second = input1.detach(), input2.detach()
     cost = (second - first).mul_(target)

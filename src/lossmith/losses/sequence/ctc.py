@@ -21,7 +21,6 @@ from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.sequences import TOKENS, Lengths, checked_symbols
 from lossmith.core.signature import Signature
 from lossmith.engines.ctc import Batch, one_pass_ctc
-from lossmith.engines.eligible import eager
 
 IMPOSSIBLE = (
     -1e30
@@ -141,7 +140,7 @@ def _native(
     logits: bool = False,
 ) -> Tensor | None:
     """Checks, losses, reduction and gradient with few kernels, for the common case."""
-    if scores.ndim == 2 or not eager(scores) or not scores.is_cpu:
+    if scores.ndim == 2 or not scores.is_cpu:
         return None
     classes, places = scores.shape[2], targets.shape[1]
     steps, counts = input_lengths.tolist(), target_lengths.tolist()

@@ -1,0 +1,116 @@
+"""What a call is, whatever the values of its tensors.
+
+A training loop makes the same call again and again, and working out what it is costs as much as a
+small torch kernel: it is done once for each kind of call.
+"""
+
+import inspect
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lossmith.core.card import Card
+from lossmith.core.checks import fail, plain
+from lossmith.core.domain import Vector
+from lossmith.core.route import takes_logits
+from lossmith.core.signature import HALF, Signature
+
+Native = Callable[..., Tensor | None]
+# What a plan depends on, of a tensor
+kind = attrgetter("__class__", "shape", "dtype")
+
+
+class Plan(NamedTuple):
+    """What there is to know of all calls of a kind.
+
+    Attributes:
+        way: The signature that fits.
+        sizes: The sizes of its named dimensions.
+        prepare: Whether anything of the next three has to be done, or tensors arranged.
+        given: Options that are not what they are anyway: kernels then see what a call asks for,
+            whether it names the rest or not.
+        casts: What whole numbers have to become: position and dtype.
+        looks: Options whose values have to be looked at in each call.
+        native: The kernel that could serve such dtypes and options, or None.
+        simple: Whether nothing is half precision, nor logits, which may be infinite.
+        elements: Of the first tensor.
+    """
+
+    way: Signature
+    sizes: dict[str, int]
+    prepare: bool
+    given: tuple[str, ...]
+    casts: tuple[tuple[int, torch.dtype], ...]
+    looks: tuple[tuple[Any, str], ...]
+    native: Native | None
+    simple: bool
+    elements: int
+
+
+def kinds(options: dict[str, Any]) -> list[Any]:
+    """What a plan depends on, of options; something in it may have no hash."""
+    # the class too: 1 equals True, and is not the same to every rule
+    return [
+        (name, value.shape, value.dtype)
+        if isinstance(value, Tensor)
+        else (name, value, value.__class__)
+        for name, value in options.items()
+    ]
+
+
+def plan_of(
+    card: Card,
+    signature: inspect.Signature,
+    tensors: tuple[Any, ...],
+    reduction: str,
+    options: dict[str, Any],
+    arrange: Callable[..., tuple[Any, ...]] | None,
+    choose: Callable[[tuple[Tensor, ...], dict[str, Any]], Native | None],
+) -> Plan:
+    """Check options, dtypes and shapes."""
+    rules = card.options
+    for key, value in options.items():
+        rule = rules.get(key)
+        if rule is None:
+            known = ", ".join((*rules, "sample_weight", "reduction"))
+            raise TypeError(f"{card.name}() takes {known} by keyword, got {key}")
+        rule.check_option(key, value)
+    if arrange is not None:
+        tensors = arrange(*tensors)
+    way = card.match(tensors, options)
+    sizes = way.sizes(tensors)
+    # kernels take numbers, and know no gradient to them
+    learnable = False
+    for key, rule in rules.items():
+        value = options.get(key)
+        if isinstance(rule, Vector):
+            rule.check_sizes(key, value, sizes)
+        elif isinstance(value, Tensor):
+            learnable = True
+    if reduction not in card.reductions:
+        fail("reduction", f"be one of {', '.join(map(repr, card.reductions))}", reduction)
+    elements = tensors[0].numel()
+    looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
+    defaults = {key: signature.parameters[key].default for key in options}
+    given = {k: value for k, value in options.items() if not same(value, defaults[k])}
+    native = not learnable and elements > 0 and way.one_dtype(tensors) and plain(*tensors)
+    casts = way.casts(tensors)
+    return Plan(
+        way,
+        sizes,
+        bool(len(given) < len(options) or casts or looks or arrange),
+        tuple(given),
+        casts,
+        looks,
+        native=choose(tensors, given) if native else None,
+        simple=not takes_logits(card, way) and not any(t.dtype in HALF for t in tensors),
+        elements=elements,
+    )
+
+
+def same(value: Any, default: Any) -> bool:
+    """Whether an option is its default; True is not 1."""
+    return value is default or (value.__class__ is default.__class__ and bool(value == default))
