@@ -1,6 +1,9 @@
 """Every law on every registered loss; nothing here is written per loss."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ from lossmith.contract.registry import Check
 from lossmith.core import route
 from lossmith.core.card import Card
 from lossmith.core.catalogue import cards
-from lossmith.engines import blocks, in_cache, one_pass, pairs, passes
+from lossmith.engines import blocks, ctc, eligible, in_cache, one_pass, pairs, passes
 from lossmith.engines.choice import engine, explain_path
 from lossmith.engines.rows import layout
 
@@ -130,7 +133,8 @@ def test_law_in_rows(law: Check, case: Case, few: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(layout, "PER_THREAD", piece_of(law))
     monkeypatch.setattr(layout, "LEAST", 1)
     monkeypatch.setattr(layout, "FEW", few)
-    law.run(case)
+    with engine("blocks"):  # which leaves them to their own, and no torch kernel takes few logits
+        law.run(case)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +160,50 @@ def test_law_in_two_passes(law: Check, case: Case, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(route, "SMALL", 0)
     monkeypatch.setattr(passes, "BLOCK", piece_of(law))
     law.run(case)
+
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+interpreted = pytest.mark.skipif(not INTERPRETED, reason="Triton's interpreter is not chosen")
+# the interpreter's numpy warns of what lanes without an element hold
+numb = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="this is the process with the interpreter")
+def test_laws_by_triton_in_the_interpreter() -> None:
+    """It has to be chosen before Triton is imported, and then holds for the process."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    chosen = ["-q", "-p", "no:cacheprovider", "-m", "slow", "-k", "test_law_by_triton"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *chosen, __file__],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+def by_triton() -> list[Any]:
+    """All but the law with many samples, for which the interpreter takes a minute each."""
+    served = everything("statistics", "pairs", slow=True)
+    served += [each for each in SEPARATE if each.values[1].card.name in IN_ROWS]
+    paths = everything("path", slow=True)
+    served += [each for each in paths if each.values[1].card.name.startswith("ctc")]
+    return [each for each in served if each.values[0].name != CROWD]
+
+
+@numb
+@interpreted
+@pytest.mark.parametrize(("law", "case"), by_triton())
+def test_law_by_triton(law: Check, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eligible, "TRITON", {"cpu"})
+    monkeypatch.setattr(route, "SMALL", 0)
+    monkeypatch.setattr(pairs, "SMALL", 0)
+    monkeypatch.setattr(ctc, "_few", lambda batch: False)
+    monkeypatch.setattr(ctc, "_by_walk", ctc._by_logarithms)
+    with engine("blocks"):
+        law.run(case)
 
 
 @pytest.mark.parametrize("card", own(), ids=lambda card: card.name)

@@ -59,21 +59,21 @@ REGIONS = Regions()
 
 
 def _plan(input: Tensor, target: Tensor, by_class: bool, *, compiler: bool) -> Path:
-    elements, device = input.numel(), input.device.type
-    if elements <= route.SMALL and not on_gpu(input):  # there it launches fewer kernels
+    elements, device, gpu = input.numel(), input.device.type, on_gpu(input)
+    if elements <= route.SMALL and not gpu:  # there it launches fewer kernels
         few = f"{elements} elements, and up to {route.SMALL} an engine gains nothing"
         return Path("plain", few)
     if not eager(input, target):
         return Path("plain", "a compiler, a transform, forward-mode AD or a subclass is at work")
     labels = by_class and not target.is_floating_point()
-    if device == "cpu":
+    if device == "cpu" and not gpu:
         blocks = Path("blocks", "sums piece by piece, then the gradient from the sums")
         few = input.shape[1] <= generated.MOST_CLASSES if labels else False
         if not (compiler and few and input[0, 0].numel() >= generated.PIECE):
             return blocks
         lacking = missing_compiler(device) or _failed.get((input.shape[1], input.dtype), "")
         return Path("blocks", lacking) if lacking else Path("compiled", "a kernel for each pass")
-    if not on_gpu(input):
+    if not gpu:
         return Path("plain", f"there is no kernel for {device}")
     if (by_class and not labels) or target.requires_grad:
         return Path("plain", "there is no kernel for memberships, or for the slope of a target")

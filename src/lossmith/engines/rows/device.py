@@ -48,7 +48,7 @@ def apart_on_device(name: str, call: Call, needs: tuple[bool, ...]) -> Done:
     }[name]
     sharpness = 1 / call.options.get("temperature", 1.0)
     first, second = (rows_of(t) for t in call.tensors)
-    value, numbers = kernels.divergence(first, second, kind, sharpness)
+    value, numbers = kernels.divergence(first, second, kind, sharpness, needs)
     reduced, scale = reduce_on_device(call, value)
 
     def pull(

@@ -33,6 +33,12 @@ def _all(x, y, z):
 
 
 @triton.jit
+def _bounded(x):
+    """At least ``_IMPOSSIBLE``; NaN stays, which the larger of two numbers would not be."""
+    return tl.where(x < _IMPOSSIBLE, _IMPOSSIBLE, x)
+
+
+@triton.jit
 def _walk(
     emit, skip, steps, symbols, paths, value, count, width, stride, last, side, BLOCK: tl.constexpr
 ):
@@ -58,14 +64,15 @@ def _walk(
             new_symbol = _all(symbol, blank, before + leap)
             new_symbol += tl.load(line + 1 + place, named, _IMPOSSIBLE)
             new_blank = _both(blank, before) + tl.load(line)
-            blank = tl.where(step < length, tl.maximum(new_blank, _IMPOSSIBLE), blank)
-            symbol = tl.where(step < length, tl.maximum(new_symbol, _IMPOSSIBLE), symbol)
+            blank = tl.where(step < length, _bounded(new_blank), blank)
+            symbol = tl.where(step < length, _bounded(new_symbol), symbol)
             tl.store(out + place, blank, there)
             tl.store(out + width + place, symbol, there)
             line += stride
             out += 2 * stride
-        at_blank = tl.max(tl.where(place == final, blank, nothing), 0)
-        at_symbol = tl.max(tl.where(place == final - 1, symbol, nothing), 0)
+        at_blank = tl.sum(tl.where(place == final, blank, 0.0), 0)  # of one: the largest hides NaN
+        at_symbol = tl.sum(tl.where(place == final - 1, symbol, 0.0), 0)
+        at_symbol = tl.where(final > 0, at_symbol, _IMPOSSIBLE)
         tl.store(value + sample, -_both(at_blank, at_symbol))
     else:
         line += last
@@ -84,8 +91,8 @@ def _walk(
             next_symbol = tl.where(place < BLOCK - 1, tl.gather(of_symbol, right, 0), nothing)
             new_symbol = _all(of_symbol, next_blank, next_symbol + leap)
             new_blank = _both(of_blank, of_symbol)
-            blank = tl.where(inside, tl.maximum(new_blank, _IMPOSSIBLE), blank)
-            symbol = tl.where(inside, tl.maximum(new_symbol, _IMPOSSIBLE), symbol)
+            blank = tl.where(inside, _bounded(new_blank), blank)
+            symbol = tl.where(inside, _bounded(new_symbol), symbol)
             line -= stride
             out -= 2 * stride
 

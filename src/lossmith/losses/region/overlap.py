@@ -124,7 +124,7 @@ def share(wrong: Tensor, right: Tensor, smooth: float | Tensor) -> Tensor:
     tiny = torch.finfo(more.dtype).tiny
     if isinstance(smooth, Tensor) or smooth < tiny:
         # below the smallest normal number there is nothing: 1 / more would overflow
-        nothing = more < tiny
+        nothing = less + more < tiny  # not of NaN on either side
         mostly_wrong = mostly_wrong & ~nothing
         less, more = torch.where(nothing, 0.0, less), torch.where(nothing, 1.0, more)
     odds = less / more
