@@ -200,6 +200,18 @@ def wrong_second(original, input, target, **options):
     return _WrongSecond.apply(input, target)
 
 
+class _Looks(torch.autograd.Function):
+    """A right value whose gradient is looked at, as that of a batch cannot be."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad if grad.ndim or grad.item() == 1 else 1 * grad
+
+
 def steered_by_values(original, input, target, **options):
     value = original(input, target, **options)
     return value if input.sum().item() > -1e9 else -value
@@ -321,6 +333,20 @@ def module_that_forgets() -> Case:
     return _module_case(ForgetfulLoss)
 
 
+def module_that_looks() -> Case:
+    class LookingLoss(Loss):
+        """Depends on a value."""
+
+        scale: float = 1.0
+        function = staticmethod(honest_loss)
+
+        def forward(self, *tensors, **options):
+            value = super().forward(*tensors, **options)
+            return value if tensors[0].sum() > -1e9 else -value
+
+    return _module_case(LookingLoss)
+
+
 def module_with_parameter() -> Case:
     class HeavyLoss(Loss):
         """Adds a parameter."""
@@ -418,6 +444,7 @@ PLANTED: dict[str, Callable[[], Case]] = {
     "gradgradcheck_passes": lambda: broken(BASE, wrong_second),
     "jvp_equals_vjp": lambda: broken(BASE, one_way),
     "hessian_is_symmetric_and_agrees": lambda: broken(BASE, one_way),
+    "gradients_come_in_batches": lambda: broken(BASE, lambda f, *t, **o: _Looks.apply(f(*t, **o))),
     "vmap_equals_a_loop": lambda: broken(BASE, steered_by_values),
     "compiles_to_one_graph": lambda: broken(BASE, steered_by_values),
     "compiled_code_refuses_bad_values": lambda: broken(LABEL, unchecked_under_compile),
@@ -432,6 +459,7 @@ PLANTED: dict[str, Callable[[], Case]] = {
     ),
     "module_equals_function": module_that_forgets,
     "module_fields_are_the_keywords": module_with_other_default,
+    "module_compiles_to_one_graph": module_that_looks,
     "module_survives_pickle_copy_and_state_dict": module_with_parameter,
     "module_refuses_unknown_fields": module_that_takes_anything,
     "card_is_complete": lambda: Case(replace(BASE, source="a blog"), BASE.signatures[0], {}),

@@ -48,6 +48,22 @@ def test_algebra_is_flat_and_distributes() -> None:
     assert sum([a, b]).scales == [1.0, 1.0]
 
 
+def test_a_subclass_may_have_other_defaults_and_fields_of_its_own() -> None:
+    class Loud(HuberLoss):
+        delta: float = 0.1
+        factor: float = 3.0
+
+        def _check(self) -> None:
+            pass
+
+        def forward(self, *tensors: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+            return self.factor * lossmith.huber_loss(*tensors, delta=self.delta, **named)
+
+    input, target = _batch()
+    assert torch.equal(Loud()(input, target), 3 * HuberLoss(delta=0.1)(input, target))
+    assert not torch.equal(Loud()(input, target), 3 * HuberLoss()(input, target))
+
+
 def test_weights_reach_every_part() -> None:
     input, target = _batch()
     weight = torch.tensor([1.0, 0.0, 2.0, 1.0, 0.0])

@@ -77,6 +77,20 @@ def defaults_may_be_named(case: Case) -> None:
 
 
 @check(fields_only)
+def module_compiles_to_one_graph(case: Case) -> None:
+    """``torch.compile(fullgraph=True)`` of the Module, in a step that keeps a log besides."""
+    torch._dynamo.reset()
+    module, tensors, log = build(case), case.sample(83), {}
+
+    def step(*tensors: torch.Tensor) -> torch.Tensor:
+        log["seen"] = tensors[0].shape[0]
+        return module(*tensors)
+
+    found = torch.compile(step, fullgraph=True, backend="eager")(*tensors)
+    torch.testing.assert_close(found, module(*tensors), equal_nan=True)
+
+
+@check(fields_only)
 def module_survives_pickle_copy_and_state_dict(case: Case) -> None:
     """pickle, deepcopy, state_dict, dtype moves; no parameters; a repr that can be typed."""
     module, tensors = build(case), case.sample(81)

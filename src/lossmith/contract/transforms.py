@@ -109,6 +109,25 @@ def vmap_equals_a_loop(case: Case) -> None:
             same(together[index], alone, f"gradient of batch {index}", factor=64)
 
 
+@check(lambda case: case.card.differentiable)
+def gradients_come_in_batches(case: Case) -> None:
+    """Several incoming gradients at once (``is_grads_batched``) give what each gives alone."""
+    for reduction in ("mean", "none"):
+        tensors = case.sample(68, grad=True)
+        leaves = [tensors[index] for index in case.differentiable()]
+        value = case(*tensors, reduction=reduction)
+        seeds = torch.stack([torch.ones_like(value), torch.full_like(value, -2.5)])
+
+        slopes = functools.partial(
+            torch.autograd.grad, value, leaves, retain_graph=True, allow_unused=True
+        )
+        all = slopes(seeds, is_grads_batched=True)
+        for index, seed in enumerate(seeds):
+            for together, alone in zip(all, slopes(seed), strict=True):
+                if alone is not None and together is not None:
+                    same(together[index], alone, f"gradient {index} of {reduction}", factor=64)
+
+
 def _compiled(case: Case, backend: str, *counts: int) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(case, fullgraph=True, backend=backend)

@@ -113,6 +113,7 @@ def build(
     card = replace(card, name=name)
     count = len(card.tensors)
     ignore = signature.parameters.get("ignore_index")
+    usual = {name: parameter.default for name, parameter in signature.parameters.items()}
     plans: dict[Any, Plan] = {}
 
     def choose(tensors: tuple[Tensor, ...], options: dict[str, Any]) -> Native | None:
@@ -151,7 +152,7 @@ def build(
             except (AttributeError, TypeError):  # something has no shape or no hash
                 key = None
         if plan is None:
-            plan = plan_of(card, signature, tensors, reduction, options, arrange, choose)
+            plan = plan_of(card, usual, tensors, reduction, options, arrange, choose)
             if key is not None:
                 if len(plans) >= 1000:
                     plans.clear()
@@ -174,7 +175,7 @@ def build(
         if route is not None and not large(sized(plan, tensors)):
             route = None
         swift = plan.native
-        if swift is not None and (sample_weight is not None or compiling or observed()):
+        if swift is not None and (sample_weight is not None or observed()):
             swift = None
         asked = {} if native_by_kind else options
         way, sizes = plan.way, plan.sizes

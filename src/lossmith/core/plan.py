@@ -4,7 +4,7 @@ A training loop makes the same call again and again, and working out what it is 
 small torch kernel: it is done once for each kind of call.
 """
 
-import inspect
+import weakref
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from lossmith.core.signature import HALF, Signature
 Native = Callable[..., Tensor | None]
 # What a plan depends on, of a tensor
 kind = attrgetter("__class__", "shape", "dtype")
+_NUMBERS = {int, float}
 
 
 class Plan(NamedTuple):
@@ -51,26 +52,29 @@ class Plan(NamedTuple):
 
 
 def kinds(options: dict[str, Any]) -> list[Any]:
-    """What a plan depends on, of options; something in it may have no hash."""
+    """What a plan depends on, of options; something in it may have no hash.
+
+    A function is not kept alive, nor what it closes over.
+    """
     # the class too: 1 equals True, and is not the same to every rule
     return [
         (name, value.shape, value.dtype)
         if isinstance(value, Tensor)
-        else (name, value, value.__class__)
+        else (name, weakref.ref(value) if callable(value) else value, value.__class__)
         for name, value in options.items()
     ]
 
 
 def plan_of(
     card: Card,
-    signature: inspect.Signature,
+    usual: dict[str, Any],
     tensors: tuple[Any, ...],
     reduction: str,
     options: dict[str, Any],
     arrange: Callable[..., tuple[Any, ...]] | None,
     choose: Callable[[tuple[Tensor, ...], dict[str, Any]], Native | None],
 ) -> Plan:
-    """Check options, dtypes and shapes."""
+    """Check options, dtypes and shapes; ``usual`` has the defaults of options."""
     rules = card.options
     for key, value in options.items():
         rule = rules.get(key)
@@ -94,8 +98,9 @@ def plan_of(
         fail("reduction", f"be one of {', '.join(map(repr, card.reductions))}", reduction)
     elements = tensors[0].numel()
     looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
-    defaults = {key: signature.parameters[key].default for key in options}
-    given = {k: value for k, value in options.items() if not same(value, defaults[k])}
+    given = options  # a compiler needs no kernel
+    if not torch.compiler.is_compiling():
+        given = {k: value for k, value in options.items() if not same(value, usual.get(k, ...))}
     native = not learnable and elements > 0 and way.one_dtype(tensors) and plain(*tensors)
     casts = way.casts(tensors)
     return Plan(
@@ -112,5 +117,6 @@ def plan_of(
 
 
 def same(value: Any, default: Any) -> bool:
-    """Whether an option is its default; True is not 1."""
-    return value is default or (value.__class__ is default.__class__ and bool(value == default))
+    """Whether an option that is allowed is its default; 0 is 0.0, and True is not 1."""
+    both = {value.__class__, default.__class__}
+    return value is default or ((len(both) == 1 or both == _NUMBERS) and bool(value == default))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.engines.pages import in_huge_pages
-from lossmith.engines.pull import SMALL, with_pull
+from lossmith.engines.pull import SMALL, is_one, with_pull
 
 # Elements of a block per thread: half a dozen float32 buffers of them fill a second-level cache,
 # and the calls per block no longer count.
@@ -147,6 +147,6 @@ def _pieces(tensor: Tensor, step: int) -> tuple[Tensor, ...]:
 
 
 def _pull(grad: Tensor, needed: Any, leaves: Any, slope: Tensor) -> tuple[Tensor]:
-    if grad.ndim == 0 and grad.item() == 1:  # the usual factor would cost a pass over memory
+    if is_one(grad):
         return (slope,)
     return (slope * (grad.unsqueeze(-1) if grad.ndim < slope.ndim and grad.ndim else grad),)

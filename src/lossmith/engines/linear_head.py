@@ -17,7 +17,7 @@ from lossmith.engines.linear_attention import Attended, attended, attends
 from lossmith.engines.linear_blocks import Blocks, Place, Task
 from lossmith.engines.linear_products import Head
 from lossmith.engines.one_pass import Path, connect
-from lossmith.engines.pull import Pull
+from lossmith.engines.pull import Pull, is_one
 from lossmith.engines.row_passes import Swift
 
 # Logits up to which one product and one loss cost less than the way through blocks; at 1 Mi, one
@@ -153,8 +153,7 @@ def _cast(call: Call, layers: int) -> Call:
 
 
 def _pull_added(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *sums: Tensor) -> Any:
-    # a look at the CPU is free, and a factor of 1 would cost a pass over memory
-    if grad.ndim == 0 and grad.device.type == "cpu" and grad.item() == 1:
+    if is_one(grad):
         return [each.to(leaf.dtype) for each, leaf in zip(sums, leaves, strict=True)]
     factor = grad.unsqueeze(1) if grad.ndim else grad  # of each row, where only those want one
     return [(each * factor).to(leaf.dtype) for each, leaf in zip(sums, leaves, strict=True)]

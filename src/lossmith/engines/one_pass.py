@@ -24,7 +24,7 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call
 from lossmith.engines.blocks import in_blocks
 from lossmith.engines.lines import added, in_lines, line_length, units
-from lossmith.engines.pull import Pull, with_pull
+from lossmith.engines.pull import Pull, is_one, with_pull
 from lossmith.engines.separate import divisible, separate
 
 How = Literal["compiled", "rows", "blocks", "attention", "tiles", "triton", "plain"]
@@ -154,8 +154,7 @@ def _connect(
     domains = tuple(call.way.tensors.values())
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor) -> Any:
-        # a look at the CPU is free, and a factor of 1 would cost a pass over memory
-        if grad.ndim == 0 and grad.device.type == "cpu" and grad.item() == 1:
+        if is_one(grad):
             return slopes
         pulls: list[Tensor | None] = []
         for i, slope, need in zip(needs, slopes, needed, strict=True):

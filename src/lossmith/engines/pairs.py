@@ -27,6 +27,7 @@ from lossmith.core.reduction import Terms, reduce
 from lossmith.core.route import Call
 from lossmith.core.signature import HALF
 from lossmith.engines.one_pass import Path, connect
+from lossmith.engines.pull import is_one
 
 # Up to so many products the whole matrix fits the cache, and stripes gain nothing.
 SMALL = 1 << 18
@@ -195,7 +196,7 @@ class Pairs:
             return None
         given, dtype = call.arguments(), call.tensors[0].dtype
         needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
-        once = bool(needs) and call.reduction != "none"  # else the forces are known too late
+        once = len(needs) > 0 and call.reduction != "none"  # else the forces are known too late
         bare = call.over([t.detach().float() if t.dtype in HALF else t.detach() for t in given])
         step = self.step(*bare.tensors, **self._options(bare))
         slopes: tuple[Tensor, ...] = ()
@@ -215,7 +216,7 @@ class Pairs:
             found = slopes
             if again is not None:
                 found = again(grad)[1]
-            elif grad.device.type != "cpu" or grad.item() != 1:  # a look at the CPU is free
+            elif not is_one(grad):
                 found = tuple(slope * grad for slope in slopes)
             return [
                 slope.to(leaf.dtype) if need else None

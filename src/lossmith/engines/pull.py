@@ -1,8 +1,9 @@
 """A value that comes with its gradient, for losses whose derivative is cheap once they are known.
 
 torch records one node per kernel and runs them backwards again; a loss that knows its derivative
-keeps what that needs and answers in one node. Asked for a graph of the gradient, it differentiates
-the plain function instead, so derivatives of any order are those of the plain function.
+keeps what that needs and answers in one node. Asked for a graph of the gradient, or for a batch of
+gradients at once, it differentiates the plain function instead, so derivatives of any order are
+those of the plain function.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch._C._functorch as functorch
 from torch import Tensor
 
 from lossmith.core.autocast import without_autocast
@@ -65,13 +67,15 @@ def _slopes(grad: Tensor, ctx: Any) -> tuple[Tensor | None, ...]:
     """The gradients of the leaves."""
     record, tensors = ctx.record, ctx.saved_tensors
     needed, leaves = ctx.needs_input_grad[3:], tensors[: record.leaves]
-    if torch.is_grad_enabled():  # create_graph
-        # views stand for the leaves, which may depend on one another or be one tensor
-        leaves = tuple([leaf.view_as(leaf) for leaf in leaves])
-        wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
-        others = tensors[record.leaves : record.leaves + record.others]
-        value = reduced(record.plain(*leaves, *others), record.reduction)
-        slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=True))
+    graph = torch.is_grad_enabled()  # create_graph
+    if graph or functorch.is_legacy_batchedtensor(grad):  # is_grads_batched
+        with torch.enable_grad():
+            # views stand for the leaves, which may depend on one another or be one tensor
+            leaves = tuple([leaf.view_as(leaf) for leaf in leaves])
+            wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+            others = tensors[record.leaves : record.leaves + record.others]
+            value = reduced(record.plain(*leaves, *others), record.reduction)
+        slopes = iter(torch.autograd.grad(value, wanted, grad, create_graph=graph))
         return tuple([next(slopes) if need else None for need in needed])
     if record.divisor != 1:
         grad = grad / record.divisor
@@ -108,6 +112,14 @@ def with_pull(
     record = _Record(pull, plain, reduction, divisor, len(leaves), len(others))
     result = value if done else reduced(value, reduction)
     return _Known.apply((result,), record, (*others, *kept), *leaves)  # type: ignore[no-any-return]
+
+
+def is_one(grad: Tensor) -> bool:
+    """Whether a gradient is the number 1: to multiply by it would cost a pass over memory.
+
+    On the CPU only, where a look is free.
+    """
+    return grad.ndim == 0 and grad.is_cpu and grad.item() == 1
 
 
 def squares_fit(*lengths: Tensor) -> bool:

@@ -17,7 +17,7 @@ from lossmith.core.numerics import class_nll
 from lossmith.core.plan import Native
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
-from lossmith.engines.pull import reduced, with_pull
+from lossmith.engines.pull import is_one, reduced, with_pull
 from lossmith.engines.rows.head import COSTLY, exp_of, far_cost, in_range, tame
 from lossmith.engines.rows.layout import apart
 
@@ -184,7 +184,6 @@ def _typical(cost: Tensor, reduction: int, rows: int) -> float:
 def _pull(
     grad: Tensor, needed: tuple[bool, ...], leaves: tuple[Tensor, ...], slope: Tensor
 ) -> tuple[Tensor]:
-    """On the CPU only."""
-    if grad.ndim == 0 and grad.item() == 1:  # the usual factor would cost a pass over memory
+    if is_one(grad):
         return (slope,)
     return (slope * (grad.unsqueeze(1) if grad.ndim else grad),)

@@ -15,7 +15,7 @@ from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call, follow
 from lossmith.engines.eligible import by_triton, on_gpu
 from lossmith.engines.one_pass import Path
-from lossmith.engines.pull import Pull, with_pull
+from lossmith.engines.pull import Pull, is_one, with_pull
 
 _NONE = NATIVE_REDUCTION["none"]
 
@@ -129,8 +129,7 @@ class _Pull(NamedTuple):
     ) -> tuple[Tensor | None, ...]:
         if self.divisor is not None:
             grad = grad / self.divisor
-        # a look at the CPU is free, and a factor of 1 would cost a pass over memory
-        unit = grad.ndim == 0 and grad.device.type == "cpu" and grad.item() == 1
+        unit = is_one(grad)
         left = iter(slopes)
         pulls: list[Tensor | None] = []
         for known, wanted in zip(self.needs, needed, strict=True):
