@@ -34,6 +34,23 @@ def test_options_at_their_defaults_keep_the_quick_way(named, module) -> None:
     assert "NllLoss" in value.grad_fn.name()
 
 
+def test_a_subclass_of_tensor_is_another_kind() -> None:
+    called: set[str] = set()
+
+    class Marked(Tensor):
+        @classmethod
+        def __torch_function__(cls, function, types, args=(), kwargs=None):
+            called.add(function.__name__)
+            return super().__torch_function__(function, types, args, kwargs or {})
+
+    logits, index = torch.randn(8, 10), torch.arange(8)
+    expected = lm.cross_entropy(logits, index)
+    value = lm.cross_entropy(logits.as_subclass(Marked), index)
+    torch.testing.assert_close(value.as_subclass(Tensor), expected)
+    assert called
+    assert "cross_entropy_loss" not in called
+
+
 def test_a_wrong_type_that_equals_the_default_is_refused() -> None:
     for _ in range(2):
         with pytest.raises(TypeError, match="ignore_index"):

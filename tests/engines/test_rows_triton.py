@@ -134,6 +134,36 @@ def test_as_accurate_as_the_plain_function(name, shape, dtype, device, served) -
 
 
 @pytest.mark.parametrize("device", [on_cpu, on_gpu])
+@pytest.mark.parametrize("apart", [3.0, 1.0, 0.3, 0.1, 1e-2, 1e-3])
+@pytest.mark.parametrize("name", ["kl", "reverse_kl", "js"])
+def test_divergences_keep_their_digits_near_equality(name, apart, device, served) -> None:
+    """A difference of numbers of first order would leave an error of 1e-4 at a distance of 1e-3."""
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.randn(20, 300, generator=generator)
+    other = logits + apart * torch.randn(20, 300, generator=generator)
+    divide = 2.0 if name == "reverse_kl" else 1.0
+
+    def formula(x: Tensor, y: Tensor) -> Tensor:
+        log_p, log_q = (x / divide).log_softmax(1), (y / divide).log_softmax(1)
+        p, q = log_p.exp(), log_q.exp()
+        log_m = ((p + q) / 2).log()
+        each = {
+            "kl": q * (log_q - log_p),
+            "reverse_kl": p * (log_p - log_q),
+            "js": (p * (log_p - log_m) + q * (log_q - log_m)) / 2,
+        }
+        return each[name].sum(1)
+
+    loss, _, options = LOSSES[name]
+    sides = [logits.to(device), other.to(device)]
+    found = outcome(loss, sides, True, reduction="none", **options)
+    exact = outcome(formula, [side.double() for side in sides], True)
+    assert ((found[0] - exact[0]).abs() <= 2e-6 * exact[0]).all()
+    for mine, truth in zip(found[1:], exact[1:], strict=True):
+        assert (mine - truth).abs().max() <= 2e-6 * truth.abs().max()
+
+
+@pytest.mark.parametrize("device", [on_cpu, on_gpu])
 @pytest.mark.parametrize("name", ["cross_entropy", "weighted", "capped", "js"])
 def test_rows_in_parts_equal_whole_ones(name, device, served, monkeypatch) -> None:
     from lossmith.engines.triton import shares

@@ -88,10 +88,9 @@ class Loss(nn.Module):
             else:
                 setattr(self, name, value)
         self._check()
+        # the very object of the signature, which a call then knows at a glance
         for name, usual in cls.usual.items():
-            if same(
-                getattr(self, name), usual
-            ):  # the very object: a call then knows it at a glance
+            if same(getattr(self, name), usual):
                 setattr(self, name, usual)
 
     def _check(self) -> None:
