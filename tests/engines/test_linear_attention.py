@@ -22,8 +22,7 @@ HEAD = lm.linear_head(lm.cross_entropy)
 def attention_for_small_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (linear_head, "FEW", 0),
-        (linear_products, "NATIVE", True),
-        (linear_attention, "AMX", True),
+        (linear_products, "CPU", "matrices"),
         (linear_attention, "MANY", 1),
         (linear_attention, "ROWS", 7),
         (linear_attention, "CLASSES", 16),
@@ -169,8 +168,8 @@ def test_what_is_not_finite_goes_by_blocks_as_before(where, bad, monkeypatch):
     (hidden if where == "hidden" else weight)[3, 1] = bad
     leaves = [each.requires_grad_() for each in (hidden, weight)]
     found = []
-    for possible in (True, False):
-        monkeypatch.setattr(linear_attention, "AMX", possible)
+    for kernel in (linear_attention.attend, None):
+        monkeypatch.setattr(linear_attention, "attend", kernel)
         value = HEAD(*leaves, target, reduction="none")
         found.append((value, *torch.autograd.grad(value.sum(), leaves)))
     torch.testing.assert_close(*found, equal_nan=True, rtol=0, atol=0)
@@ -193,10 +192,16 @@ def test_what_it_cannot_serve_goes_by_blocks():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("AMX", False), ("attend", None), ("MANY", 42), ("WIDE", 4)]
+    ("module", "name", "value"),
+    [
+        (linear_products, "CPU", "pairs"),
+        (linear_attention, "attend", None),
+        (linear_attention, "MANY", 42),
+        (linear_attention, "WIDE", 4),
+    ],
 )
-def test_without_the_kernel_or_a_gain_blocks_serve(name, value, monkeypatch):
-    monkeypatch.setattr(linear_attention, name, value)
+def test_without_the_kernel_or_a_gain_blocks_serve(module, name, value, monkeypatch):
+    monkeypatch.setattr(module, name, value)
     assert str(lm.explain_path(HEAD, *layer())).startswith("blocks")
 
 

@@ -140,6 +140,47 @@ def test_one_kernel_serves_all_sizes(pair) -> None:
     assert len(one_pass._kernels) == 2
 
 
+class Setting:
+    """What a function may look up."""
+
+    factor = 2.0
+
+
+SETTING, TABLE = Setting(), {"power": 2.0}
+
+
+@pytest.mark.parametrize("place", ["global", "table", "cell", "option"])
+def test_what_a_function_looks_up_may_change(place: str, pair) -> None:
+    """The guards that are left out are those of torch's code and lossmith's own."""
+    x, y = pair
+    cell, table, setting = 2.0, dict(TABLE), Setting()
+
+    def own(input: torch.Tensor, target: torch.Tensor, setting: Setting = SETTING) -> torch.Tensor:
+        return cell * setting.factor * (input - target).abs() ** TABLE["power"]
+
+    loss = lm.one_pass(own)
+    more = {"setting": setting} if place == "option" else {}
+
+    def agrees() -> None:
+        torch.testing.assert_close(loss(x, y, **more), own(x, y, **more).mean())
+
+    agrees()
+    try:
+        match place:
+            case "global":
+                SETTING.factor = 3.0
+            case "table":
+                TABLE["power"] = 3.0
+            case "cell":
+                cell = 3.0
+            case _:
+                setting.factor = 3.0
+        agrees()
+    finally:
+        TABLE["power"] = table["power"]
+        SETTING.factor = Setting.factor
+
+
 NEIGHBOURLY = {
     "mean": lambda gap: (gap - gap.mean()).abs(),
     "column": lambda gap: gap.abs() * torch.arange(gap.shape[-1]),

@@ -60,11 +60,12 @@ OPTIONS = [
     {"weight": True, "label_smoothing": 0.3},
     {"ignore_index": 7},
 ]
+CPUS = ["matrices", "pairs", "widened"]
 TOLERANCE = {
     torch.float64: 1e-13,
     torch.float32: 2e-6,
     # where the CPU multiplies bfloat16 itself, slopes are rounded before they are multiplied
-    torch.bfloat16: 2**-7 if linear_products.NATIVE else 2**-8 * 1.01,
+    torch.bfloat16: 2**-8 * 1.01 if linear_products.CPU == "widened" else 2**-7,
     torch.float16: 2**-11 * 1.1,
 }
 
@@ -246,10 +247,10 @@ def test_float32_is_no_less_accurate_than_all_logits():
         assert ours <= 1.1 * torchs + 2**-24
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_half_precision_logits_are_float32(native, monkeypatch):
+@pytest.mark.parametrize("cpu", CPUS)
+def test_half_precision_logits_are_float32(cpu, monkeypatch):
     """Rounded to bfloat16 they would be off by up to 1 %, as these are large and close."""
-    monkeypatch.setattr(linear_products, "NATIVE", native)
+    monkeypatch.setattr(linear_products, "CPU", cpu)
     hidden, weight, _ = layer(64, dtype=torch.bfloat16)
     hidden = (8 * hidden.detach()).requires_grad_()
     target = labels(64)
@@ -258,24 +259,25 @@ def test_half_precision_logits_are_float32(native, monkeypatch):
     assert ((value.double() - exact).abs() <= 2**-8 * exact).all()
     found = torch.autograd.grad(value.sum(), weight)[0]
     (expected,) = torch.autograd.grad(exact.sum(), weight)
-    digits = 2**-7 if native else 2**-8
+    digits = 2**-8 if cpu == "widened" else 2**-7
     assert (found - expected).abs().max() <= digits * expected.abs().max()
 
 
-@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("cpu", CPUS)
 @pytest.mark.parametrize("step", [1, 7, CLASSES])
-def test_gradients_of_bfloat16_are_added_up_in_float32(native, step, monkeypatch):
+def test_gradients_of_bfloat16_are_added_up_in_float32(cpu, step, monkeypatch):
     """Blocks of a few rows, tiles of a few classes: sums in bfloat16 would stand still."""
     hidden, weight, _ = layer(2000, dtype=torch.bfloat16)
-    monkeypatch.setattr(linear_products, "NATIVE", native)
+    monkeypatch.setattr(linear_products, "CPU", cpu)
     monkeypatch.setattr(linear_products, "TILE", step * 4 * FEATURES)
+    monkeypatch.setattr(linear_products, "COARSE_TILE", step * FEATURES)
     target = labels(2000)
     value = lm.linear_head(lm.cross_entropy, memory=20 * TWO_ROWS)(hidden, weight, target)
     found = torch.autograd.grad(value, [hidden, weight])
     exact = [hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()]
     truth = F.cross_entropy(exact[0] @ exact[1].T, target)
     expected = torch.autograd.grad(truth, exact)
-    agree((value, *found), (truth.detach(), *expected), 2**-7 if native else 2**-8 * 1.01)
+    agree((value, *found), (truth.detach(), *expected), 2**-8 * 1.01 if cpu == "widened" else 2**-7)
 
 
 def switches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -292,7 +294,7 @@ def switches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     every = threading.enumerate
     monkeypatch.setattr(threading, "enumerate", lambda: [t for t in every() if t not in others])
     monkeypatch.setattr(linear_products, "_multiply", watched)
-    monkeypatch.setattr(linear_products, "NATIVE", True)
+    monkeypatch.setattr(linear_products, "CPU", "matrices")
     return seen
 
 

@@ -24,7 +24,6 @@ from torch import Tensor
 from lossmith.core.numerics import softplus
 from lossmith.engines.class_rows import class_rows
 from lossmith.engines.linear_blocks import Place, Task
-from lossmith.engines.linear_products import AMX
 
 _ARGUMENTS = ["query", "key", "value", "dropout_p", "is_causal", "attn_mask", "scale"]
 
@@ -74,8 +73,7 @@ def attends(task: Task) -> bool:
     """Whether attention can serve a task, and gains time."""
     head = task.heads[0]
     return (
-        AMX
-        and attend is not None
+        attend is not None
         and task.swift is class_rows
         and head.rounds
         and head.bias is None

@@ -2,8 +2,11 @@
 
 Results are float32 or wider. A GPU multiplies half precision as it is and writes float32. torch has
 no such product on a CPU: there the weight is widened, a tile at a time. A CPU that multiplies
-bfloat16 itself is told to round the numbers of that product to bfloat16, which changes neither
-hidden states nor weight, and adds up in float32.
+matrices of bfloat16 (AMX) is told to round the numbers of that product to bfloat16, which changes
+neither hidden states nor weight, and adds up in float32. One that multiplies pairs of bfloat16 is
+not: the slopes alone are rounded there, and each block's part of the gradients, which are bfloat16
+themselves, and then added up in float32. 2048 rows of 512 features and 32000 classes take 1.06 s in
+place of 1.38, and the gradient of the weight is off by 0.19 % in place of 0.16 (torch's: 0.16).
 """
 
 import threading
@@ -19,11 +22,13 @@ from lossmith.core.signature import HALF
 
 # Bytes of the widened tile: it stays in the cache from its conversion to its product
 TILE = 1 << 22
-# Whether the CPU multiplies bfloat16 itself; older releases of torch do not tell
+# Elements of a product in bfloat16 that is then widened: at 1, 4 and 16 Mi the above takes 1065,
+# 1057 and 1178 ms
+COARSE_TILE = 1 << 22
+# How the CPU multiplies bfloat16; older releases of torch do not tell
 _FEATURES = getattr(torch.cpu, "get_capabilities", dict)()
-NATIVE = _FEATURES.get("avx512_bf16", False)
-# and whether it does so by whole matrices
-AMX = _FEATURES.get("amx_bf16", False)
+_WAYS = {"amx_bf16": "matrices", "avx512_bf16": "pairs"}
+CPU = next((way for feature, way in _WAYS.items() if _FEATURES.get(feature, False)), "widened")
 
 
 class Head(NamedTuple):
@@ -48,8 +53,17 @@ class Head(NamedTuple):
     @property
     def rounds(self) -> bool:
         """Whether products of float32 on the CPU may round their numbers to bfloat16."""
+        return CPU == "matrices" and self._bfloat16
+
+    @property
+    def coarse(self) -> bool:
+        """Whether products with the slopes take bfloat16 on the CPU, and round what they give."""
+        return CPU == "pairs" and self._bfloat16
+
+    @property
+    def _bfloat16(self) -> bool:
         half = self.hidden.dtype is self.weight.dtype is torch.bfloat16
-        return half and NATIVE and self.hidden.device.type == "cpu"
+        return half and self.hidden.device.type == "cpu"
 
     @property
     def sums(self) -> int:
@@ -134,6 +148,7 @@ class Sums:
         self.hidden = like.new_empty(head.hidden.shape) if 0 in wanted else None
         self.weight = like.new_empty(head.weight.shape) if 1 in wanted else None
         self._more = False  # whether the memory of the weight's holds numbers yet
+        self._rounded: Tensor | None = None  # slopes of a block in bfloat16
         # one number for all rows: in float32 a running sum over very many would lose digits
         self.bias = like.new_zeros(len(head.weight), dtype=torch.float64) if 2 in wanted else None
 
@@ -143,6 +158,9 @@ class Sums:
         if self.bias is not None:
             self.bias += slope.t() @ factor
         if self.hidden is None and self.weight is None:
+            return
+        if self.head.coarse:
+            self._add_coarsely(rows, slope, column, more)
             return
         hidden, narrow, rounds = self.head.hidden[rows], self.head.narrow, self.head.rounds
         late = not (narrow or rounds)  # where slopes are rounded, that is once, with their factor
@@ -164,6 +182,21 @@ class Sums:
                     _multiply(part.t(), hidden, self.weight[columns], add=more)
         if self.hidden is not None and late:
             self.hidden[rows].mul_(column)
+
+    def _add_coarsely(self, rows: slice, slope: Tensor, column: Tensor, more: bool) -> None:
+        if self._rounded is None:  # the first block is the largest
+            self._rounded = torch.empty_like(slope, dtype=torch.bfloat16)
+        part = torch.mul(slope, column, out=self._rounded[: len(slope)])
+        if self.hidden is not None:
+            self.hidden[rows] = part @ self.head.weight
+        if self.weight is not None:
+            hidden, step = self.head.hidden[rows], max(1, COARSE_TILE // self.weight.shape[1])
+            for own, each in zip(self.weight.split(step), part.split(step, 1), strict=True):
+                product = each.t() @ hidden
+                if more:
+                    own.add_(product)
+                else:
+                    own.copy_(product)
 
     def of(self, kind: int, scale: Tensor | float = 1.0) -> Tensor:
         """A gradient, 0 of the hidden states, 1 of the weight, 2 of the bias, times a number.

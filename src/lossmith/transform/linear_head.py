@@ -47,10 +47,10 @@ def linear_head(
     - ``options``: those of the loss, ``sample_weight``, ``(*)``, and ``reduction`` among them.
 
     In half precision logits are float32; their slopes are rounded to it before they are multiplied
-    where the device does so itself: a GPU, or for bfloat16 a CPU with AVX-512 BF16 or AMX. On such
-    a CPU torch has one switch for the float32 products of all threads. It stays as it is where you
-    have set it (``torch.backends.mkldnn.matmul.fp32_precision``), and where other threads than
-    daemons are alive; products take three times as long then.
+    where the device does so itself: a GPU, or for bfloat16 a CPU with AVX-512 BF16 or AMX. For AMX
+    torch has one switch for the float32 products of all threads. It stays as it is where you have
+    set it (``torch.backends.mkldnn.matmul.fp32_precision``), and where other threads than daemons
+    are alive; products take three times as long then.
 
     Cross-entropy of class indices in bfloat16, without a bias or a ``softcap``, takes another way
     on a CPU with AMX, up to 1024 features and from 4096 classes on: torch's attention kernel makes
