@@ -2,7 +2,8 @@
 
 With ``u = log p - log q``, ``p - q = (p + q) tanh(u / 2)`` and ``log(2 p / (p + q)) =
 log1p(tanh |u / 2|) + min(u, 0)``. Written so, an error common to all u, as that of the two
-log-sum-exps is, cancels: near equality the divergences keep their digits.
+log-sum-exps is, cancels: near equality the divergences keep their digits. Total variation, which is
+no sum of squares, does without.
 """
 
 import functools
@@ -90,18 +91,21 @@ def jensen_shannon(both: Both, needs: tuple[bool, ...]) -> Tensor:
 
 
 def total_variation(both: Both, needs: tuple[bool, ...]) -> Tensor:
-    """Half the sum of ``|p - q|``."""
+    """Half the sum of ``|p - q|``.
+
+    The sum of ``p - q`` is 0, or the error that all p have in common, which then is taken out.
+    """
     p, q, u, (to_input, to_target), _ = both
-    gap = torch.add(p, q, out=to_target).mul_(both.half(to_input))
     side = u.sign_()
-    value = 0.5 * both.total(gap.mul_(side))
-    if needs[0]:
-        one = both.mean(p, side, to_input)
-        to_input.addcmul_(p, one, value=-1)
+    other = both.mean(q, side, to_target)
+    gap = torch.sub(p, q, out=to_target)
+    drift = both.total(gap)
+    apart = both.total(gap.abs_())
     if needs[1]:
-        other = both.mean(q, side, to_target)
-        torch.mul(q, side.sub_(other), out=to_target).neg_()
-    return value
+        torch.mul(q, torch.sub(side, other, out=to_target), out=to_target).neg_()
+    if needs[0]:
+        torch.mul(p, side.sub_(other + apart), out=to_input)
+    return 0.5 * (apart - drift * other)
 
 
 def between(divergence: Divergence, part: float = 1.0) -> Rows:
