@@ -188,3 +188,18 @@ def test_smooth_around_the_smallest_normal_number(smooth):
     value.backward()
     assert value.item() == 0
     assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize("side", [5, 150])
+def test_masks_may_be_stored_in_what_torch_hardly_computes_with(kind: torch.dtype, side) -> None:
+    """Small ones, and those that go to an engine."""
+    logits = draw(2, 3, side, side).float()
+    classes = torch.arange(2 * side * side).view(2, side, side) % 3
+    assert lm.dice_loss(logits, classes.to(kind)) == lm.dice_loss(logits, classes)
+    marks = classes > 1
+    assert lm.binary_dice_loss(logits[:, 0], marks.to(kind)) == lm.binary_dice_loss(
+        logits[:, 0], marks
+    )
+    with pytest.raises(ValueError, match=r"target must be a class index in \[0, 2\], got 3"):
+        lm.dice_loss(logits, (classes + 1).to(kind))

@@ -11,6 +11,8 @@ from lossmith.core.checks import fail, said
 from lossmith.core.domain import ClassIndex, Domain, Function, Interval
 
 HALF = frozenset({torch.float16, torch.bfloat16})
+# What masks are stored in, and torch has hardly a kernel for
+STORED = frozenset({torch.uint16, torch.uint32, torch.uint64})
 
 
 @dataclass(frozen=True, init=False)
@@ -176,7 +178,8 @@ class Signature:
         for index, (tensor, domain) in enumerate(zip(tensors, self.tensors.values(), strict=True)):
             number = domain.floating is None and not tensor.is_floating_point()
             dtype = torch.int64 if domain.index else work if number else tensor.dtype
-            if tensor.dtype is not dtype and not domain.as_is:
+            stored = tensor.dtype in STORED and isinstance(domain, (ClassIndex, Interval))
+            if tensor.dtype is not dtype and (stored or not domain.as_is):
                 wanted.append((index, dtype))
         return tuple(wanted)
 
