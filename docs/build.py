@@ -5,7 +5,7 @@ Nothing is measured here: benchmarks and reproductions keep their results in fil
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lossmith
@@ -77,22 +77,31 @@ def catalogue(cards: list[lossmith.Card]) -> str:
 
 def pages() -> dict[str, str]:
     """Every generated file by its name in this folder."""
-    measured = [RESULTS / f"{family}.json" for family in FAMILIES]
+    others = {f"benchmarks-{f.name}": f for f in sorted(RESULTS.iterdir()) if f.is_dir()}
+    made = {
+        "catalogue.md": catalogue(list(lossmith.cards().values())),
+        "reproduced.md": findings.markdown(json.loads(RECORD.read_text(encoding="utf-8"))),
+        **machine("benchmarks", RESULTS, list(others)),
+    }
+    for name, folder in others.items():
+        made |= machine(name, folder)
+    return made
+
+
+def machine(name: str, folder: Path, others: Sequence[str] = ()) -> dict[str, str]:
+    """The page of the benchmarks of one machine, and its plots; ``others`` are further pages."""
+    measured = [folder / f"{family}.json" for family in FAMILIES]
     documents = [results.read(path) for path in measured if path.exists()]
+    parts = [benchmarks.markdown(documents, f"images/{name}", others)]
+    first = folder / "cold_start.json"
+    if first.exists():
+        parts.append(cold.markdown(json.loads(first.read_text(encoding="utf-8"))))
     plots = {
-        f"images/benchmarks/{document['family']}.svg": benchmarks.figure(document)
+        f"images/{name}/{document['family']}.svg": benchmarks.figure(document)
         for document in documents
         if benchmarks.growing(document)
     }
-    first = json.loads((RESULTS / "cold_start.json").read_text(encoding="utf-8"))
-    return {
-        "catalogue.md": catalogue(list(lossmith.cards().values())),
-        "benchmarks.md": "\n".join(
-            [benchmarks.markdown(documents, "images/benchmarks"), cold.markdown(first)]
-        ),
-        "reproduced.md": findings.markdown(json.loads(RECORD.read_text(encoding="utf-8"))),
-        **plots,
-    }
+    return {f"{name}.md": "\n".join(parts), **plots}
 
 
 def main(arguments: list[str]) -> int:

@@ -59,6 +59,13 @@ def test_the_page_of_benchmarks_follows_the_kept_results(
     assert set(pages) == made
     assert "| hubris |" in pages["benchmarks.md"]
     assert "hubris" in pages["images/benchmarks/one_pass.svg"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "one_pass.json").write_text(kept.read_text().replace('"own"', '"mine"'))
+    pages = build.pages()
+    assert set(pages) - made == {"benchmarks-other.md", "images/benchmarks-other/one_pass.svg"}
+    assert "(benchmarks-other.md)" in pages["benchmarks.md"]
+    assert "| mine |" in pages["benchmarks-other.md"]
+    assert "(images/benchmarks-other/one_pass.svg)" in pages["benchmarks-other.md"]
 
 
 def test_the_page_of_reproductions_follows_its_record(

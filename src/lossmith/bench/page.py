@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 INTRO = """# Benchmarks
 
 Generated from `benchmarks/results` by `make docs`; do not edit. `make bench` measures again, and
-`lossmith bench huber` measures one row. Forward and backward together. All ways to compute a loss
-take turns in one process, on the same tensors, and a number is the median over the rounds.
+`lossmith bench huber` measures one row. A folder in there holds the results of another machine.
+Forward and backward together. All ways to compute a loss take turns in one process, on the same
+tensors, and a number is the median over the rounds.
 
 - **±**: half of what the middle half of the rounds differs by, as a share of lossmith's time.
 - **limit**: what memory bandwidth and matrix products, measured in the same run, allow at best, as
@@ -27,9 +28,10 @@ DASH = "–"
 WIDTH, HEIGHT = 9.0, 3.2
 
 
-def markdown(documents: Sequence[dict[str, Any]], folder: str) -> str:
-    """The page; pictures are looked for in ``folder``."""
-    return "\n".join([INTRO, *(_section(document, folder) for document in documents)])
+def markdown(documents: Sequence[dict[str, Any]], folder: str, others: Sequence[str] = ()) -> str:
+    """The page; pictures are looked for in ``folder``, ``others`` are pages of other machines."""
+    links = [f"Another machine: [{name}]({name}.md).\n" for name in others]
+    return "\n".join([INTRO, *links, *(_section(document, folder) for document in documents)])
 
 
 def _section(document: dict[str, Any], folder: str) -> str:
