@@ -90,6 +90,17 @@ def test_path_is_explained(pair, monkeypatch: pytest.MonkeyPatch) -> None:
     assert how(lm.log_cosh_loss, x, y).startswith("compiled: ")
 
 
+def test_the_path_is_that_of_the_engine_that_was_chosen(pair) -> None:
+    def how(loss) -> str:
+        return str(lm.explain_path(loss, *pair))
+
+    assert how(lm.one_pass(lm.log_cosh_loss, engine="plain")) == "plain: it was asked for"
+    assert how(lm.one_pass(lm.log_cosh_loss, engine="blocks")) == "blocks: blocks were asked for"
+    with lm.engine("blocks"):
+        assert how(lm.log_cosh_loss) == "blocks: blocks were asked for"
+        assert how(lm.one_pass(lm.log_cosh_loss)).startswith("compiled: ")
+
+
 def test_failing_compiler_leads_to_blocks(pair, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = pair
 

@@ -89,6 +89,7 @@ class Interval(Domain):
     high_open: bool = False
     enforced: bool = True
     spread: float = 2.0
+    several: bool = False  # whether an option may hold more than one number
 
     @property
     def checks_values(self) -> bool:
@@ -100,8 +101,8 @@ class Interval(Domain):
         smallest, largest = torch.aminmax(plain)
         return self.contains(smallest.item()) and self.contains(largest.item())
 
-    def inside(self, value: Tensor) -> Tensor:
-        """Where the values lie in the interval; NaN does not."""
+    def inside(self, value: Any) -> Any:
+        """Where the values lie in the interval, or whether a number does; NaN does not."""
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
         return above & below
@@ -109,6 +110,8 @@ class Interval(Domain):
     def check_option(self, name: str, value: Any) -> None:
         """Refuse an option outside the interval. Tensors are checked where that is free."""
         if isinstance(value, Tensor):
+            if value.numel() != 1 and not self.several:
+                fail(name, "be a number or have one element", value)
             # A learnable parameter: its values are watched on the CPU only, as for any tensor.
             self.check_tensor(name, value.detach(), {})
             return
@@ -119,9 +122,7 @@ class Interval(Domain):
 
     def contains(self, value: float) -> bool:
         """Whether one number lies in the interval."""
-        above = value > self.low if self.low_open else value >= self.low
-        below = value < self.high if self.high_open else value <= self.high
-        return above and below
+        return bool(self.inside(value))
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """Normal on the line, exponential on a half line, uniform on a bounded interval."""
@@ -250,7 +251,7 @@ class Choice:
 
     def check_option(self, name: str, value: Any) -> None:
         """Refuse any other word."""
-        if value not in self.words:
+        if isinstance(value, Tensor) or value not in self.words:
             fail(name, f"be one of {', '.join(map(repr, self.words))}", value)
 
 

@@ -15,6 +15,7 @@ from lossmith.core.card import Card
 from lossmith.core.checks import (
     bare,
     checkable,
+    describe,
     fail,
     fail_type,
     observed,
@@ -29,6 +30,7 @@ from lossmith.core.signature import HALF, Signature
 
 P = ParamSpec("P")
 REGISTRY: dict[str, Card] = {}
+_EVERYWHERE = ("sample_weight", "reduction")
 # torch's private enumeration of reductions, for the native kernels; it has no number for the last
 NATIVE_REDUCTION = {"none": 0, "mean": 1, "sum": 2, "batchmean": 3}
 
@@ -74,6 +76,9 @@ def loss(
     Returns:
         A decorator.
 
+    Raises:
+        ValueError: By the decorator, if another loss has the name, or an alias, already.
+
     Example:
         >>> import torch, lossmith
         >>> from lossmith import Card, Point, elementwise
@@ -91,6 +96,10 @@ def loss(
         natives = native_checks, native_half, native_by_kind
         function = build(card, body, native, *natives, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
+        for other in REGISTRY.values():
+            both = {named.name, *named.aliases} & {other.name, *other.aliases}
+            if both and other.name != named.name:
+                fail("aliases", f"be free: {other.name} has one already", min(both))
         REGISTRY[named.name] = named
         return function
 
@@ -164,8 +173,10 @@ def build(
                 )
         if plan.prepare:
             options = {key: options[key] for key in plan.given}
-            for rule, option in plan.looks:
+            for rule, option, single in plan.looks:
                 rule.check_option(option, options[option])
+                if single:  # of shape (1,) it would add a dimension to a single number
+                    options[option] = options[option].reshape(())
             if arrange is not None:
                 tensors = arrange(*tensors)
             for index, wanted in plan.casts:
@@ -253,7 +264,12 @@ def _bind(
     try:
         bound = signature.bind(*tensors, **options).arguments
     except TypeError as error:
-        raise TypeError(f"{name}(): {error}") from None
+        text = f"(): {error}"
+        if len(tensors) > len(card.tensors):
+            first, known = ", ".join(card.tensors), ", ".join((*card.options, *_EVERYWHERE))
+            got = ", ".join(map(describe, tensors[len(card.tensors) :]))
+            text = f"() takes {first} by position and {known} by keyword, got {got}"
+        raise TypeError(name + text) from None
     given = tuple(bound.pop(key) for key in card.tensors)
     return given, dict(bound)
 
@@ -264,6 +280,8 @@ def _check_weight(
     """Refuse weights of a wrong type, shape or sign; return where samples are absent."""
     if not isinstance(weight, Tensor):
         fail_type("sample_weight", "be a tensor or None", weight)
+    if weight.is_complex():
+        fail_type("sample_weight", "be real", weight)
     expected = way.out_shape(tensors, sizes)
     if tuple(weight.shape) != expected:
         rule = f"have the shape {expected} of the unreduced loss"

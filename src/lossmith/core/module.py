@@ -1,6 +1,7 @@
 """``Loss``, the base of every Module, and the algebra of losses."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, cast, dataclass_transform
 
@@ -148,6 +149,8 @@ class Loss(nn.Module):
     def __mul__(self, factor: float) -> "Sum":
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             fail_type("factor", "be a number", factor)
+        if not math.isfinite(factor):
+            fail("factor", "be finite", factor)
         return Sum([(factor * scale, part) for scale, part in _parts(self)])
 
     __rmul__ = __mul__

@@ -152,6 +152,12 @@ def power_of_two(x: Tensor) -> Tensor:
     return torch.where((x > 0) & x.isfinite(), x, 1.0).log2().floor().exp2()
 
 
+def alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the wider of their dtypes: torch makes no product of two."""
+    dtype = torch.promote_types(one.dtype, other.dtype)
+    return one.to(dtype), other.to(dtype)
+
+
 def unit(x: Tensor, dim: int = -1) -> Tensor:
     """Vectors along ``dim`` brought to length 1; the zero vector stays 0 and passes no gradient.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossmith.core.card import Card
 from lossmith.core.checks import fail, plain
-from lossmith.core.domain import Vector
+from lossmith.core.domain import Interval, Optional, Vector
 from lossmith.core.route import takes_logits
 from lossmith.core.signature import HALF, Signature
 
@@ -34,7 +34,8 @@ class Plan(NamedTuple):
         given: Options that are not what they are anyway: kernels then see what a call asks for,
             whether it names the rest or not.
         casts: What whole numbers have to become: position and dtype.
-        looks: Options whose values have to be looked at in each call.
+        looks: Options whose values have to be looked at in each call, and whether each stands for
+            a single number.
         native: The kernel that could serve such dtypes and options, or None.
         simple: Whether nothing is half precision, nor logits, which may be infinite.
         elements: Of the first tensor.
@@ -45,7 +46,7 @@ class Plan(NamedTuple):
     prepare: bool
     given: tuple[str, ...]
     casts: tuple[tuple[int, torch.dtype], ...]
-    looks: tuple[tuple[Any, str], ...]
+    looks: tuple[tuple[Any, str, bool], ...]
     native: Native | None
     simple: bool
     elements: int
@@ -97,7 +98,11 @@ def plan_of(
     if reduction not in card.reductions:
         fail("reduction", f"be one of {', '.join(map(repr, card.reductions))}", reduction)
     elements = tensors[0].numel()
-    looks = tuple((rules[key], key) for key, value in options.items() if isinstance(value, Tensor))
+    looks = tuple(
+        (rules[key], key, _single(rules[key]))
+        for key, value in options.items()
+        if isinstance(value, Tensor)
+    )
     given = options  # a compiler needs no kernel
     if not torch.compiler.is_compiling():
         given = {k: value for k, value in options.items() if not same(value, usual.get(k, ...))}
@@ -114,6 +119,11 @@ def plan_of(
         simple=not takes_logits(card, way) and not any(t.dtype in HALF for t in tensors),
         elements=elements,
     )
+
+
+def _single(rule: Any) -> bool:
+    rule = rule.rule if isinstance(rule, Optional) else rule
+    return isinstance(rule, Interval) and not rule.several
 
 
 def same(value: Any, default: Any) -> bool:

@@ -115,17 +115,17 @@ def one_pass(
         finally:
             follow(before)
 
-    fast.without_engine = call  # type: ignore[attr-defined]
-    fast.compiler = engine != "blocks"  # type: ignore[attr-defined]
+    fast.without_engine, fast.by = call, engine  # type: ignore[attr-defined]
     return fast
 
 
 def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Path:
-    """How a call is computed with the ``"one_pass"`` engine, and why.
+    """How a call is computed inside ``engine("one_pass")``, and why.
 
-    What :func:`one_pass` returned is computed with the engine that it was given. A loss over a
-    softmax has an engine of its own, ``"rows"``, which serves without this one too: a plain
-    cross-entropy on the CPU above 1,048,576 logits, the others above 32,768 elements.
+    Inside ``engine("blocks")`` it says how blocks would; of what :func:`one_pass` returned, how the
+    engine that it was given would. A loss over a softmax has an engine of its own, ``"rows"``,
+    which serves without this one too: a plain cross-entropy on the CPU above 1,048,576 logits, the
+    others above 32,768 elements.
 
     Args:
         loss: A loss of lossmith, a Module, or what :func:`one_pass` returned.
@@ -145,10 +145,13 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
         plain: 3 elements, and up to 32768 an engine gains nothing
     """
     seen: list[Path] = []
-    compiler = getattr(loss, "compiler", True)
+    by: Name = getattr(loss, "by", "blocks" if route.chosen() is ENGINES["blocks"] else "one_pass")
 
     def record(call: Call) -> None:
-        seen.append(plan(call, compiler=compiler))
+        if by == "plain" and call.engine is None:
+            seen.append(Path("plain", "it was asked for"))
+        else:
+            seen.append(plan(call, compiler=by != "blocks"))
 
     before = follow(record)
     try:

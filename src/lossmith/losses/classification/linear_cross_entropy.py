@@ -22,6 +22,7 @@ from lossmith.core.domain import (
 )
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
+from lossmith.core.numerics import alike
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
 from lossmith.engines.class_rows import class_rows
@@ -164,7 +165,8 @@ def linear_cross_entropy(
         # an input row serves several positions: it is absent where all of them are
         absent = (sample_weight == 0).flatten(1).all(1, keepdim=True)
         input = torch.where(absent, 0.0, input)
-    flat = F.linear(input, linear_weight.flatten(0, -2)).to(input.dtype)  # less under autocast
+    layer = alike(input, linear_weight.flatten(0, -2))
+    flat = F.linear(*layer).to(layer[0].dtype)  # less under autocast
     logits = flat.unflatten(-1, linear_weight.shape[:-1])
     if linear_bias is not None:
         logits = logits + linear_bias.to(logits)

@@ -1,6 +1,7 @@
 """Barron's general robust loss: one family from squared error to Welsch, with a shape to learn."""
 
 import math
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,8 +17,10 @@ from lossmith.core.numerics import expm1, log1p_square
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
-SHAPE = Interval("shape", "be <= 2", high=2.0)
-PROPER_SHAPE = Interval("proper_shape", "lie in [0, 2]", low=0.0, high=2.0)
+# One for all entries of the last dimension, or one for each
+SHAPE = Interval("shape", "be <= 2", high=2.0, several=True)
+PROPER_SHAPE = Interval("proper_shape", "lie in [0, 2]", low=0.0, high=2.0, several=True)
+SCALE = replace(POSITIVE, several=True)
 
 
 def _exact(mp: Any, x: Any, y: Any, alpha: float = 1.0, scale: float = 1.0) -> Any:
@@ -44,7 +47,7 @@ def _exact_log_partition(mp: Any, alpha: float) -> Any:
         formula=r"\frac{2-\alpha}{\alpha}"
         r"\left(\left(\frac{(r/c)^2}{2-\alpha}+1\right)^{\alpha/2}-1\right)",
         signatures=elementwise(input=REAL, target=REAL),
-        options={"alpha": SHAPE, "scale": POSITIVE},
+        options={"alpha": SHAPE, "scale": SCALE},
         variants=(
             {"alpha": 2.0},
             {"alpha": 1.999, "scale": 3.0},
@@ -134,7 +137,7 @@ class BarronLoss(Loss):
         formula=r"\rho(r;\alpha,c)+\log c+\log Z(\alpha),\quad"
         r" Z(\alpha)=\int e^{-\rho(x;\alpha,1)}\,dx",
         signatures=elementwise(input=REAL, target=REAL),
-        options={"alpha": PROPER_SHAPE, "scale": POSITIVE},
+        options={"alpha": PROPER_SHAPE, "scale": SCALE},
         variants=({"alpha": 0.0, "scale": 0.1}, {"alpha": 1.5}, {"alpha": 2.0, "scale": 3.0}),
         exact=lambda mp, x, y, alpha=1.0, scale=1.0: (
             _exact(mp, x, y, alpha, scale) + mp.log(scale) + _exact_log_partition(mp, alpha)

@@ -6,21 +6,14 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail
 from lossmith.core.domain import FLAG, POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import softplus, unit
+from lossmith.core.numerics import alike, softplus, unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.matched import Softmax
 from lossmith.engines.pairs import Pairs, Sides
-
-
-def _one(temperature: float | Tensor) -> float | Tensor:
-    if isinstance(temperature, Tensor) and temperature.numel() != 1:
-        fail("temperature", "be a number or have one element", temperature)
-    return temperature
 
 
 def _nll(own: Tensor, scores: Tensor, left_out: Tensor) -> Tensor:
@@ -33,7 +26,8 @@ def _nll(own: Tensor, scores: Tensor, left_out: Tensor) -> Tensor:
 
 
 def _query_and_key(query: Tensor, key: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
-    return Sides(unit(query), unit(key), _one(temperature))
+    query, key = alike(query, key)
+    return Sides(unit(query), unit(key), temperature)
 
 
 def _own_key(
@@ -114,7 +108,7 @@ class InfoNCELoss(Loss):
 
 def _views(view1: Tensor, view2: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
     both = torch.cat((unit(view1), unit(view2)))
-    return Sides(both, both, _one(temperature))
+    return Sides(both, both, temperature)
 
 
 def _other_view(view1: Tensor, view2: Tensor, *, sample_weight: Tensor | None, **_: Any) -> Softmax:

@@ -19,8 +19,6 @@ from lossmith.losses.embedding.groups import squared_distances
 
 
 def _sides(input: Tensor, target: Tensor, *, bandwidth: float | Tensor, **_: Any) -> Sides:
-    if isinstance(bandwidth, Tensor) and bandwidth.numel() != 1:
-        fail("bandwidth", "be a number or have one element", bandwidth)
     distances = squared_distances(torch.cat((input, target)), None)
     return distances._replace(temperature=2 * bandwidth * bandwidth)
 

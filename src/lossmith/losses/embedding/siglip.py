@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail
 from lossmith.core.domain import POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import softplus, unit
+from lossmith.core.numerics import alike, softplus, unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.matched import Sigmoid
@@ -21,9 +20,7 @@ from lossmith.engines.pairs import Pairs, Sides
 def _image_and_text(
     image: Tensor, text: Tensor, *, temperature: float | Tensor, bias: float | Tensor, **_: Any
 ) -> Sides:
-    for name, value in (("temperature", temperature), ("bias", bias)):
-        if isinstance(value, Tensor) and value.numel() != 1:
-            fail(name, "be a number or have one element", value)
+    image, text = alike(image, text)
     return Sides(unit(image), unit(text), temperature, bias)
 
 

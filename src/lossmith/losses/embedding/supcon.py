@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail
 from lossmith.core.domain import POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
@@ -19,8 +18,6 @@ from lossmith.losses.embedding.groups import GROUP, relations
 
 
 def _sides(embedding: Tensor, target: Tensor, *, temperature: float | Tensor, **_: Any) -> Sides:
-    if isinstance(temperature, Tensor) and temperature.numel() != 1:
-        fail("temperature", "be a number or have one element", temperature)
     vectors = unit(embedding)
     return Sides(vectors, vectors, temperature)
 

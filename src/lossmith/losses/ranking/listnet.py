@@ -66,10 +66,10 @@ def listnet_loss(
         tensor(1.0434)
     """
     shown, grades, present = entries(scores, relevance, mask, low=-math.inf)
-    lowest = torch.finfo(shown.dtype).min / 4
-    wanted = torch.softmax(torch.where(present, grades, lowest), 1)
+    lowest = {each.dtype: torch.finfo(each.dtype).min / 4 for each in (shown, grades)}
+    wanted = torch.softmax(torch.where(present, grades, lowest[grades.dtype]), 1)
     wanted = torch.where(present, wanted, 0.0)  # a list without entries wants nothing
-    log_share = accurate_log_softmax(torch.where(present, shown, lowest), dim=1)
+    log_share = accurate_log_softmax(torch.where(present, shown, lowest[shown.dtype]), dim=1)
     return per_list(-times(wanted, log_share).sum(1), mask)
 
 
