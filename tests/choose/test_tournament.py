@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+import lossmith
 from lossmith.choose import choose
 from lossmith.choose.crew import complete
 from lossmith.choose.data import load
 from lossmith.choose.diagnosis import examine
+from lossmith.choose.errors import DataError
 from lossmith.choose.folds import plan
 from lossmith.choose.heads import fit_head
 from lossmith.choose.metric import resolve
@@ -305,3 +307,27 @@ def test_affairs_by_absolute_error_trigger_the_mean_ratio_guard():
     ratio = next(guard for guard in absolute.guards if guard.name == "mean ratio")
     assert ratio.alarm
     assert ratio.value < 0.2
+
+
+def test_a_loss_that_is_refused_leaves_the_baseline_that_was_named():
+    small = {"metric": "mae", "folds": "2x1", "epochs": 1, "trials": 1}
+    done = choose("diabetes", losses="cross_entropy,mse_loss", **small)
+    assert {name.split()[0] for name in done.table["loss"]} == {"mse_loss"}
+    assert [refusal.name for refusal in done.shortlist.refusals] == ["cross_entropy"]
+    with pytest.raises(DataError, match="losses must name a loss that fits the data, got none"):
+        choose("diabetes", losses="cross_entropy", **small)
+
+
+@pytest.mark.parametrize(
+    ("x", "asked", "message"),
+    [
+        ("a", {}, r"x must have shape \(rows, columns\), got \(\)"),
+        (np.zeros(40), {}, r"x must have shape \(rows, columns\), got \(40,\)"),
+        (np.eye(40), {"losses": 3}, "losses must be 'auto' or names of losses, got 3"),
+        (np.eye(40), {"losses": ["mse", 3]}, "losses must be 'auto' or names of losses"),
+        (np.eye(40), {"folds": 1}, "folds must be KxR with at least 2 folds, .* got 1"),
+    ],
+)
+def test_arguments_of_a_tournament_are_named(x, asked, message):
+    with pytest.raises(DataError, match=message):
+        lossmith.tournament(x, np.arange(40.0), metric="mae", epochs=1, trials=1, **asked)

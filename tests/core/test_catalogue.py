@@ -36,6 +36,13 @@ def test_unknown_claims_and_names_are_refused_with_a_hint() -> None:
         lossmith.card(print)
 
 
+def test_claims_have_the_values_of_claims() -> None:
+    with pytest.raises(TypeError, match="robust must be True or False, got str"):
+        lossmith.find(robust="yes")
+    with pytest.raises(ValueError, match=r"elicits must be one of .*mean.*, got 'men'"):
+        lossmith.find(elicits="men")
+
+
 def test_json_holds_every_card() -> None:
     rows = json.loads(to_json())
     assert [row["name"] for row in rows] == list(lossmith.cards())

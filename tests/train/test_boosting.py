@@ -1,5 +1,6 @@
 """Objectives against the native ones of the real libraries."""
 
+import math
 import pickle
 import warnings
 
@@ -92,3 +93,33 @@ def test_other_losses_and_options_are_refused() -> None:
         boosting_objective("huber", gamma=1.0)
     with pytest.raises(ValueError, match=r"target must be a class index in \[0, 1\], got 2"):
         boosting_objective("cross_entropy")(np.array([2]), np.zeros((1, 2)))
+
+
+def test_a_row_of_weight_zero_is_absent_whatever_its_label() -> None:
+    for name in ("mse", "pinball"):  # with a second derivative, and without
+        label, weight = np.array([np.nan, 1.0]), np.array([0.0, 3.0])
+        slope, curvature = boosting_objective(name)(label, np.zeros(2), weight)
+        alone = boosting_objective(name)(label[1:], np.zeros(1))
+        assert slope.tolist() == [0.0, 3 * alone[0][0]]
+        assert curvature.tolist() == [0.0, 3 * alone[1][0]]
+    slope, curvature = boosting_objective("cross_entropy")(
+        np.array([np.nan, 1.0]), np.zeros((2, 3)), np.array([0.0, 1.0])
+    )
+    assert not slope[0].any()
+    assert not curvature[0].any()
+    assert slope[1, 1] < 0
+
+
+@pytest.mark.parametrize(
+    ("label", "weight", "message"),
+    [
+        ([0.9, 1.0], None, "y_true must hold whole numbers, which name classes, got 0.9"),
+        ([math.nan, 1.0], None, "y_true must hold whole numbers, which name classes, got nan"),
+        ([1.0, 0.0], [-1.0, 1.0], "sample_weight must be >= 0 and finite, got -1.0"),
+        ([1.0, 0.0], [math.nan, 1.0], "sample_weight must be >= 0 and finite, got nan"),
+        ([1.0, 0.0], [1.0], r"sample_weight must have the shape \(2,\) of y_true, got \(1,\)"),
+    ],
+)
+def test_labels_and_weights_are_checked(label, weight, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        boosting_objective("cross_entropy")(np.array(label), np.zeros((2, 3)), weight)

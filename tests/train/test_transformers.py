@@ -143,7 +143,12 @@ def test_evaluation_divides_by_the_labels_of_the_batch_and_none_is_no_error() ->
     expected = lm.cross_entropy(logits, labels)
     torch.testing.assert_close(loss({"logits": logits}, labels), expected)
     torch.testing.assert_close(loss((logits,), labels), expected)
-    assert loss((logits,), torch.full((3,), -100)).item() == 0.0
+    for count in (None, 0, torch.tensor(0)):  # of a step all of whose labels are masked
+        leaf = logits.clone().requires_grad_()
+        value = loss((leaf,), torch.full((3,), -100), num_items_in_batch=count)
+        value.backward()
+        assert value.item() == 0.0
+        assert not leaf.grad.any()
 
 
 def test_terms_are_summed_over_the_items_of_the_step() -> None:

@@ -194,7 +194,7 @@ def _hold(
 
 
 def _parse(folds: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", folds.strip())
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", str(folds).strip())
     count, repeats = (int(match[1]), int(match[2] or 1)) if match else (0, 0)
     if count < 2 or repeats < 1 or count * repeats > 1000:
         rule = "be KxR with at least 2 folds, 1 repeat and at most 1000 cells, as in 10x3"

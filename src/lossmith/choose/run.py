@@ -234,6 +234,8 @@ def tournament(x: Any, y: Any, **asked: Any) -> Choice:
         >>> sorted(done.cells.columns)
         ['cell', 'loss', 'mae', 'repeat']
     """
+    if not isinstance(x, pd.DataFrame) and _array(x).ndim != 2:
+        raise DataError(f"x must have shape (rows, columns), got {_array(x).shape}")
     frame = x.copy() if isinstance(x, pd.DataFrame) else pd.DataFrame(_array(x))
     if not isinstance(x, pd.DataFrame):
         frame.columns = [f"x{place}" for place in range(frame.shape[1])]

@@ -106,6 +106,8 @@ def shortlist(
         names = [n for n, one in cards().items() if tasks & set(one.tasks) or n in spoken]
     else:
         wanted = losses.split(",") if isinstance(losses, str) else losses
+        if not isinstance(wanted, Sequence) or not all(isinstance(name, str) for name in wanted):
+            raise DataError(f"losses must be 'auto' or names of losses, got {losses!r}")
         names = [_known(name.strip()).name for name in wanted]
     fit: list[Candidate] = []
     refusals: list[Refusal] = []
@@ -123,7 +125,8 @@ def shortlist(
     if not fit or fit[0].name != baseline:
         reason = next(refusal.reason for refusal in refusals if refusal.name == baseline)
         raise DataError(f"the baseline {baseline} must fit the data, but {reason}")
-    if len(fit) == 1 and refusals:
+    asked = losses != "auto" and baseline in names
+    if len(fit) == 1 and refusals and not asked:
         said = "; ".join(f"{refusal.name} refused: {refusal.reason}" for refusal in refusals)
         raise OutsideDomain(f"losses must name a loss that fits the data, got none ({said})")
     if losses == "auto":

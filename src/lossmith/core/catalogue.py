@@ -9,9 +9,10 @@ from functools import cache
 from typing import Any, get_args
 
 from lossmith.core.card import Card, Coupling, Link, Task
-from lossmith.core.checks import fail
+from lossmith.core.checks import fail, fail_type
 from lossmith.core.loss import REGISTRY
 
+FLAGS = {"convex", "symmetric", "zero_at_target", "nonnegative", "robust", "differentiable"}
 CLAIMS = (
     *("task", "coupling", "convex", "symmetric", "zero_at_target", "nonnegative", "robust"),
     *("gradient_bound", "differentiable", "elicits", "link", "same_as"),
@@ -83,6 +84,7 @@ def find(**claims: Any) -> list[Card]:
 
     Raises:
         ValueError: If a claim is unknown, or its word is not one that cards use.
+        TypeError: If a claim that holds or does not is neither True nor False.
 
     Example:
         >>> import lossmith
@@ -95,6 +97,12 @@ def find(**claims: Any) -> list[Card]:
     for claim, words in (("task", Task), ("coupling", Coupling), ("link", Link)):
         if claim in claims and claims[claim] not in get_args(words):
             fail(claim, f"be one of {', '.join(get_args(words))}", claims[claim])
+    for claim in FLAGS & claims.keys():
+        if not isinstance(claims[claim], bool):
+            fail_type(claim, "be True or False", claims[claim])
+    elicited = sorted({one.elicits for one in cards().values() if one.elicits})
+    if "elicits" in claims and claims["elicits"] not in (None, *elicited):
+        fail("elicits", f"be one of {', '.join(elicited)}", claims["elicits"])
     task = claims.pop("task", None)
     return [
         one

@@ -39,11 +39,13 @@ def boosting_objective(loss: str | Callable[..., Tensor], **options: Any) -> "Ob
 
     Returns:
         ``objective(y_true, y_pred, sample_weight=None)``, which returns gradient and second
-        derivative with the shape of ``y_pred``.
+        derivative with the shape of ``y_pred``. Weights are those of any loss: ``>= 0``, and a row
+        of weight 0 is absent, whatever its label.
 
     Raises:
         ValueError: If the loss is neither an element nor a row loss of two tensors; in the call,
-            whatever the loss refuses.
+            whatever the loss refuses, class labels with a fraction, and weights of another shape
+            than ``y_true``.
         TypeError: If an option is unknown; in the call, as the loss does.
 
     Example:
@@ -83,15 +85,27 @@ class Objective:
         """Gradient and second derivative of each row's loss by its prediction."""
         with torch.enable_grad():
             input = torch.as_tensor(np.asarray(y_pred, dtype=np.float64)).requires_grad_()
-            label = np.asarray(y_true, dtype=np.int64 if self.classes else np.float64)
-            value = self.loss(input, torch.as_tensor(label), reduction="none", **self.options)
+            label = np.asarray(y_true, dtype=np.float64)
+            weight = torch.ones(label.shape, dtype=torch.float64)
+            if sample_weight is not None:
+                weight = torch.as_tensor(np.asarray(sample_weight, dtype=np.float64))
+            if weight.shape != label.shape:
+                got = said(str(tuple(weight.shape)))
+                fail("sample_weight", f"have the shape {label.shape} of y_true", got)
+            if self.classes:  # boosters hand them over as floating point
+                label = _whole(label, (weight != 0).numpy())
+            value = self.loss(
+                input,
+                torch.as_tensor(label),
+                sample_weight=weight,
+                reduction="none",
+                **self.options,
+            )
             (slope,) = torch.autograd.grad(value.sum(), input, create_graph=True)
             curvature = self._curvature(slope, input)
-        curvature = torch.where(curvature > 0, curvature, 1.0)
-        factor = 1.0 if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
-        if self.row and sample_weight is not None:
-            factor = np.asarray(factor)[:, None]
-        return slope.detach().numpy() * factor, curvature.numpy() * factor
+        size = weight.unsqueeze(1) if self.row else weight
+        curvature = torch.where(curvature > 0, curvature, size)
+        return slope.detach().numpy(), curvature.numpy()
 
     def _curvature(self, slope: Tensor, input: Tensor) -> Tensor:
         """The diagonal of the Hessian: rows do not see each other, the classes of a row do."""
@@ -105,3 +119,12 @@ class Objective:
         if not self.row:
             return found[0]
         return torch.stack([each[:, at] for at, each in enumerate(found)], 1)
+
+
+def _whole(label: Array, there: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Class indices; those of absent rows may be anything, and become 0."""
+    label = np.where(there, label, 0.0)
+    broken = label[~np.isfinite(label) | (label != np.floor(label))]
+    if broken.size:
+        fail("y_true", "hold whole numbers, which name classes", float(broken[0]))
+    return label.astype(np.int64)

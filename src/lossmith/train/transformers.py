@@ -119,6 +119,5 @@ class TrainerLoss:
         there = labels != IGNORED
         named = {} if self.skips else {"sample_weight": there.to(torch.float32)}
         total = self.loss(logits, labels, **named)
-        if num_items_in_batch is None:
-            num_items_in_batch = there.sum().clamp(min=1)
-        return total / num_items_in_batch
+        items = there.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        return total / items.clamp(min=1)  # a step without labels has no loss
