@@ -189,3 +189,30 @@ def test_wrong_arguments_are_named(changed, error, message) -> None:
     given = {"input": torch.zeros(2, 3), "target": torch.tensor([0, 2]), **changed}
     with pytest.raises(error, match=message):
         lm.softmax_statistics(**given)
+
+
+def test_a_masked_class_has_no_slope_however_large_the_factor() -> None:
+    """Gradient scaling of half precision multiplies by 65536."""
+    x = torch.tensor([[1.0, 2.0, -torch.inf]], requires_grad=True)
+    entropy = lm.softmax_statistics(x, torch.tensor([0])).entropy.sum()
+    (one,) = torch.autograd.grad(entropy, x, retain_graph=True)
+    (many,) = torch.autograd.grad(65536 * entropy, x)
+    torch.testing.assert_close(many, 65536 * one)
+    assert many[0, 2] == 0
+
+
+@pytest.mark.parametrize("row", [[16.0, 0.0, -1.0], [1e4, 1e4 + 1, 1e4 + 3], [0.1, 0.0, 0.05]])
+def test_slopes_keep_their_digits(row: list[float]) -> None:
+    """Of a likely class, and where all logits have something large in common."""
+    x = torch.tensor([row], requires_grad=True)
+    found = lm.softmax_statistics(x, torch.tensor([0]))
+    slopes = [torch.autograd.grad(each, x, retain_graph=True)[0] for each in found[:2]]
+    with mp.workdps(60):
+        exact = [mp.mpf(number) for number in x[0].tolist()]
+        whole = mp.fsum(mp.exp(number) for number in exact)
+        shares = [mp.exp(number) / whole for number in exact]
+        entropy = -mp.fsum(p * mp.log(p) for p in shares)
+        of_prob = [float((place == 0) - p) for place, p in enumerate(shares)]
+        of_entropy = [float(-p * (mp.log(p) + entropy)) for p in shares]
+    for slope, expected in zip(slopes, (of_prob, of_entropy), strict=True):
+        torch.testing.assert_close(slope[0], torch.tensor(expected), rtol=1e-5, atol=0)

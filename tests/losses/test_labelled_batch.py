@@ -167,3 +167,16 @@ def test_mmd_bandwidth_may_learn() -> None:
     x, y = torch.randn(2, 7, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     bandwidth = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda b: lm.mmd_loss(x, y + 1, bandwidth=b), (bandwidth,))
+
+
+def test_unbiased_mmd_has_the_digits_of_its_dtype() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (5, 12))
+
+    def likeness(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return (-torch.cdist(first, second).square() / 2).exp()
+
+    within = sum((likeness(x, x).sum() - len(x)) / (len(x) * (len(x) - 1)) for x in (one, other))
+    expected = within - 2 * likeness(one, other).mean()
+    found = lm.mmd_loss(one, other, unbiased=True)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)

@@ -212,6 +212,40 @@ def test_what_ends_in_blocks_says_so():
     assert str(lm.explain_path(user, *tensors[:2], target)) == "blocks: 4 of up to 2 rows"
 
 
+def test_slopes_in_bfloat16_are_part_of_the_memory(monkeypatch):
+    tensors, head = layer(12, dtype=torch.bfloat16), lm.linear_head(lm.cross_entropy, memory=984)
+    for cpu, rows in (("widened", 6), ("pairs", 4)):  # of 164 bytes, and of 246
+        monkeypatch.setattr(linear_products, "CPU", cpu)
+        assert str(lm.explain_path(head, *tensors[:2], labels(12))).endswith(f"up to {rows} rows")
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_no_features_leave_the_bias(cpu, monkeypatch):
+    monkeypatch.setattr(linear_products, "CPU", cpu)
+    hidden, weight = (torch.zeros(n, 0, dtype=torch.bfloat16) for n in (6, CLASSES))
+    leaves = [each.requires_grad_() for each in (hidden, weight, draw(CLASSES).bfloat16())]
+    lm.linear_head(lm.cross_entropy)(*leaves[:2], labels(6), bias=leaves[2]).backward()
+    assert leaves[2].grad.any()
+    assert [each.grad.shape for each in leaves] == [each.shape for each in leaves]
+
+
+@pytest.mark.parametrize("wide", [0, 1])
+def test_two_heads_may_differ_in_dtype(wide):
+    student, teacher = layer(9), layer(9, seed=5)
+    heads = [
+        [t.detach().to(torch.float64 if i == wide else torch.float32) for t in head]
+        for i, head in enumerate((student, teacher))
+    ]
+    leaves = [t.clone().requires_grad_() for head in heads for t in head]
+    distil = lm.linear_head(lm.js_div_from_logits_loss, heads=2, memory=4 * TWO_ROWS)
+    value = distil(*leaves[:2], *leaves[3:5], bias=leaves[2], target_bias=leaves[5])
+    exact = [t.detach().double().requires_grad_() for t in leaves]
+    sides = [exact[i] @ exact[i + 1].T + exact[i + 2] for i in (0, 3)]
+    expected = lm.js_div_from_logits_loss(*sides)
+    found = torch.autograd.grad(value, leaves)
+    agree((value, *found), (expected.detach(), *torch.autograd.grad(expected, exact)), 2e-6)
+
+
 def test_few_logits_are_computed_at_once(monkeypatch):
     monkeypatch.undo()
     tensors, target = layer(7), labels(7)

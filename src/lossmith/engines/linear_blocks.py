@@ -150,6 +150,7 @@ class Blocks:
             whole = sum(count * len(head.weight) * hidden.dtype.itemsize for head in heads)
             memory = max(LEAST_MEMORY, whole - sums, count * row // 5, sums // 4)
         held = row if self._swift is not None else row * (1 + TEMPORARIES)
+        held += sum(len(head.weight) * hidden.dtype.itemsize for head in heads if head.coarse)
         enough = ENOUGH_ON_CPU if hidden.device.type == "cpu" else ENOUGH
         if self.task.call.reduction == "none":  # smaller blocks fill the memory better
             enough = max(enough // 4, min(enough, count // 16))

@@ -154,6 +154,7 @@ class Sums:
 
     def add(self, rows: slice, slope: Tensor, factor: Tensor) -> None:
         """Take in ``factor_i slope_i``, the derivatives in the logits of some rows."""
+        factor = factor.to(slope.dtype)  # that of the values, which another head may have widened
         column, more, self._more = factor.unsqueeze(1), self._more, True
         if self.bias is not None:
             self.bias += slope.t() @ factor
@@ -190,7 +191,8 @@ class Sums:
         if self.hidden is not None:
             self.hidden[rows] = part @ self.head.weight
         if self.weight is not None:
-            hidden, step = self.head.hidden[rows], max(1, COARSE_TILE // self.weight.shape[1])
+            hidden = self.head.hidden[rows]
+            step = max(1, COARSE_TILE // max(1, hidden.shape[1]))
             for own, each in zip(self.weight.split(step), part.split(step, 1), strict=True):
                 product = each.t() @ hidden
                 if more:

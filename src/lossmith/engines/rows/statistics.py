@@ -11,9 +11,11 @@ from lossmith.core.domain import CLASS, POSITIVE, REAL, Optional
 from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
 from lossmith.core.signature import HALF, Signature
 from lossmith.engines.rows.head import Head, exp_of
-from lossmith.engines.rows.layout import Layout, Work, total
+from lossmith.engines.rows.layout import Layout, Work, apart, total
 from lossmith.engines.rows.probabilities import log_total
 
+# A depth whose exponential is 0 in every dtype, in place of -inf, of which 0 times would be NaN
+VANISHED = -1e3
 _WAYS = (
     Signature(input=REAL("N C *"), target=CLASS("N *"), out="N *"),
     Signature(input=REAL("C"), target=CLASS(""), out=""),
@@ -132,8 +134,8 @@ class _Statistics(torch.autograd.Function):
         layout, dtype = Layout(input), torch.float32 if input.dtype in HALF else input.dtype
         grid, place = layout.grid(input), layout.line(index)
         log_prob, entropy, lse = (torch.empty(index.shape, dtype=dtype) for _ in range(3))
-        correct = torch.empty(index.shape, dtype=torch.bool)
-        lines = [layout.line(each) for each in (log_prob, entropy, lse, correct)]
+        mean, correct = torch.empty_like(lse), torch.empty(index.shape, dtype=torch.bool)
+        lines = [layout.line(each) for each in (log_prob, entropy, lse, correct, mean)]
         work = Work(dtype)
         for piece in layout.pieces(grid, 2):
             out = work.like(piece.logits(grid), 0)
@@ -143,22 +145,23 @@ class _Statistics(torch.autograd.Function):
             e = exp_of(out, work.like(out, 1))
             whole, log_whole = log_total(e)
             # 0 times -inf is 0 here: the class is excluded
-            mean = total(e.mul_(out.clamp_(min=torch.finfo(dtype).min))) / whole
-            found = (depth - log_whole, log_whole - mean, top + log_whole, depth == 0)
+            deep = total(e.mul_(out.clamp_(min=torch.finfo(dtype).min))) / whole
+            found = (depth - log_whole, log_whole - deep, top + log_whole, depth == 0, deep)
             for line, number in zip(lines, found, strict=True):
                 piece.numbers(line).copy_(number)
         for number in (log_prob, entropy, lse):
             number.masked_fill_(~keep, 0.0)
         correct &= keep
         ctx.head = head
-        ctx.save_for_backward(input, index, keep, entropy, lse)
+        ctx.save_for_backward(input, index, keep, mean)
         ctx.mark_non_differentiable(correct)
         ctx.set_materialize_grads(False)
         return log_prob, entropy, lse, correct
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        input, index, keep, entropy, lse = ctx.saved_tensors
+        """With d the distance to the largest logit, ``log p + H`` is d less its mean over p."""
+        input, index, keep, mean = ctx.saved_tensors
         given = [None if g is None else g.masked_fill(~keep, 0.0) for g in grads[:3]]
         if torch.is_grad_enabled():  # create_graph
             leaf = input.view_as(input)
@@ -167,29 +170,29 @@ class _Statistics(torch.autograd.Function):
             values, pulls = zip(*pairs, strict=True)
             (slope,) = torch.autograd.grad(values, leaf, pulls, create_graph=True)
             return slope, None, None, None
-        layout, head, dtype = Layout(input), ctx.head, entropy.dtype
+        layout, head, dtype = Layout(input), ctx.head, mean.dtype
         grid, place = layout.grid(input), layout.line(index)
         slope, end = layout.empty(input)
         zero = torch.zeros((), dtype=dtype).expand(index.shape)
         lines = [layout.line(zero if g is None else g) for g in given]
-        spread, norm, absent = (layout.line(each) for each in (entropy, lse, ~keep))
+        middle, absent = layout.line(mean), layout.line(~keep)
         work = Work(dtype)
         for piece in layout.pieces(grid, 2):
             part = piece.logits(grid)
             to_prob, to_entropy, to_lse = (piece.numbers(line) for line in lines)
-            log_p = work.like(part, 0)
-            top, bend = head.lower(part, log_p, work)
-            log_p.sub_(piece.numbers(norm) - top)
-            p = exp_of(log_p, work.like(part, 1))
-            factor = to_lse - to_prob
+            depth = work.like(part, 0)
+            _, bend = head.lower(part, depth, work)
+            e, one = exp_of(depth, work.like(part, 1)), piece.numbers(place)
+            own, rest = apart(e, one)  # 1 - p of a likely class is the sum of the others
+            whole = own + rest
+            pull = to_lse - to_prob
             if given[1] is not None:
-                log_p.clamp_(min=torch.finfo(dtype).min / 4).add_(piece.numbers(spread))
-                p.mul_(log_p.mul_(-to_entropy).add_(factor))
-            else:
-                p.mul_(factor)
-            p.scatter_add_(1, piece.numbers(place), to_prob.contiguous())
+                bends = depth.clamp_(min=VANISHED).sub_(piece.numbers(middle)).mul_(-to_entropy)
+                to_lse = to_lse + bends.gather(1, one)
+                pull = bends.add_(pull)
+            slopes = e.mul_(pull).scatter_(1, one, to_prob * rest + to_lse * own).div_(whole)
             if bend is not None:
-                p.mul_(bend)
-            p.mul_(head.scale).masked_fill_(piece.numbers(absent), 0.0)
-            piece.logits(end).copy_(p)
+                slopes.mul_(bend)
+            slopes.mul_(head.scale).masked_fill_(piece.numbers(absent), 0.0)
+            piece.logits(end).copy_(slopes)
         return slope, None, None, None

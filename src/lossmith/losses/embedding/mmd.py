@@ -33,7 +33,8 @@ def _rows(scores: Tensor, place: Tensor, *, counts: tuple[int, int], unbiased: b
     if not unbiased:
         return share[place] * (likeness @ share)
     first = place < n
-    within = torch.where(first, n / max(n - 1, 1), m / max(m - 1, 1))
+    sizes = (likeness.new_full((), size / max(size - 1, 1)) for size in counts)
+    within = torch.where(first, *sizes)
     by_set = likeness[:, :n] @ share[:n], likeness[:, n:] @ share[n:]
     own, other = torch.where(first, *by_set), torch.where(first, *by_set[::-1])
     return share[place] * (within * own + other)
