@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
 import lossmith as lm
 from lossmith.core.domain import Interval, Optional
@@ -73,23 +72,6 @@ def test_weights_are_real() -> None:
 def test_factors_of_a_sum_are_finite(factor: float) -> None:
     with pytest.raises(ValueError, match="factor must be finite"):
         factor * lm.MSELoss()
-
-
-def test_a_name_belongs_to_one_loss() -> None:
-    known = lm.card("log_cosh_loss")
-    with pytest.raises(ValueError, match="aliases must be free: log_cosh_loss has one already"):
-
-        @lm.loss(known)
-        def another_loss(
-            input: Tensor,
-            target: Tensor,
-            *,
-            sample_weight: Tensor | None = None,
-            reduction: str = "mean",
-        ) -> Tensor:
-            return input - target
-
-    assert "another_loss" not in REGISTRY
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,6 @@ def loss(
     Returns:
         A decorator.
 
-    Raises:
-        ValueError: By the decorator, if another loss has the name, or an alias, already.
-
     Example:
         >>> import torch, lossmith
         >>> from lossmith import Card, Point, elementwise
@@ -96,10 +93,6 @@ def loss(
         natives = native_checks, native_half, native_by_kind
         function = build(card, body, native, *natives, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
-        for other in REGISTRY.values():
-            both = {named.name, *named.aliases} & {other.name, *other.aliases}
-            if both and other.name != named.name:
-                fail("aliases", f"be free: {other.name} has one already", min(both))
         REGISTRY[named.name] = named
         return function
 
