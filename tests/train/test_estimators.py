@@ -366,6 +366,22 @@ def test_a_parameter_out_of_range_is_named(name, value) -> None:
         LossRegressor(**{name: value}).fit([[0.0], [1.0]], [0.0, 1.0])
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("standardize", "no", "standardize must be True or False, got 'no'"),
+        ("early_stopping", "yes", "early_stopping must be True or False, 'auto', got 'yes'"),
+        ("device", "gpu0", "device must name a device of torch, got 'gpu0'"),
+        ("random_state", "x", "random_state must seed a generator: 'x' cannot be used"),
+        ("loss_params", [1], r"loss_params must be a mapping or None, got \[1\]"),
+    ],
+)
+def test_a_parameter_of_a_wrong_kind_is_named(name, value, message) -> None:
+    for estimator in (LossRegressor, LossClassifier):
+        with pytest.raises((ValueError, TypeError), match=message):
+            estimator(**{name: value}).fit([[0.0], [1.0]], [0, 1])
+
+
 def test_a_training_that_blows_up_says_so() -> None:
     with pytest.raises(ValueError, match=r"the loss must stay finite, got .* in epoch"):
         LossRegressor("poisson_nll_loss", learning_rate=1e6).fit([[0.0], [1.0]], [0, 1])

@@ -106,6 +106,21 @@ class NetworkEstimator(BaseEstimator):
         check_scalar(self.learning_rate, "learning_rate", Real, **ends)
         check_scalar(self.validation_fraction, "validation_fraction", Real, **ends, max_val=1)
         check_scalar(self.weight_decay, "weight_decay", Real, min_val=0)
+        for name, more in (("standardize", ()), ("early_stopping", ("auto",))):
+            value = getattr(self, name)
+            if not isinstance(value, bool | np.bool_) and value not in more:
+                words = ", ".join(("True or False", *map(repr, more)))
+                raise ValueError(f"{name} must be {words}, got {value!r}")
+        if not isinstance(self.loss_params, Mapping | None):
+            raise TypeError(f"loss_params must be a mapping or None, got {self.loss_params!r}")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError):
+            raise ValueError(f"device must name a device of torch, got {self.device!r}") from None
+        try:
+            check_random_state(self.random_state)
+        except ValueError as error:
+            raise ValueError(f"random_state must seed a generator: {error}") from None
         if isinstance(self.model, str) and self.model not in MODELS:
             raise ValueError(f"model must be mlp, linear or a factory, got {self.model!r}")
 
