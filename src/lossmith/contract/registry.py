@@ -43,11 +43,17 @@ def check(
     return add
 
 
-def same(left: Tensor, right: Tensor, what: str, *, factor: float = 8.0) -> None:
-    """Equal up to a few roundings of the dtype, with equal NaN and infinities."""
+def same(
+    left: Tensor, right: Tensor, what: str, *, factor: float = 8.0, scale: float = 0.0
+) -> None:
+    """Equal up to a few roundings of the dtype, with equal NaN and infinities.
+
+    Roundings are those of the largest entry, or of ``scale`` where that is larger.
+    """
     assert left.shape == right.shape, f"{what}: shape {tuple(left.shape)} != {tuple(right.shape)}"
     eps = torch.finfo(left.dtype).eps if left.is_floating_point() else 0.0
-    scale = right[right.isfinite()].abs().max().item() if right.isfinite().any() else 0.0
+    if right.isfinite().any():
+        scale = max(scale, right[right.isfinite()].abs().max().item())
     close = torch.isclose(left, right, rtol=factor * eps, atol=factor * eps * scale, equal_nan=True)
     if not close.all():
         worst = (left - right).abs().nan_to_num(torch.inf)
