@@ -112,6 +112,16 @@ def test_no_triplets_is_empty_not_an_error(labels: list[int]) -> None:
             "classes must be a whole number, got float",
         ),
         (
+            lambda: targets.one_hot(torch.tensor([0]), classes=2, dtype="float"),
+            TypeError,
+            "dtype must be a torch.dtype, got str 'float'",
+        ),
+        (
+            lambda: targets.class_index(torch.tensor([[1, 0]]), dim="C"),
+            TypeError,
+            "dim must be a whole number, got str 'C'",
+        ),
+        (
             lambda: targets.one_hot(torch.tensor([0]), classes=2, dim=2),
             ValueError,
             r"dim must be in \[-2, 1\], got 2",

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from lossmith.core.checks import fail, fail_type, require_all, require_range, said
-from lossmith.core.domain import BINARY, SIGN
+from lossmith.core.domain import BINARY, SIGN, Whole
+
+CLASSES, WHOLE = Whole(1), Whole()
 
 
 class Pairs(NamedTuple):
@@ -68,7 +70,7 @@ def one_hot(
                 [1., 0., 0.]])
     """
     _integers("index", index)
-    _classes(classes)
+    CLASSES.check_option("classes", classes)
     _dim(dim, index.ndim + 1)
     require_range(
         "index", f"be a class index in [0, {classes - 1}]", index, low=0, high=classes - 1
@@ -76,7 +78,7 @@ def one_hot(
     shape = [1] * (index.ndim + 1)
     shape[dim] = classes
     classes_along_dim = torch.arange(classes, device=index.device).view(shape)
-    return (index.unsqueeze(dim) == classes_along_dim).to(dtype)
+    return (index.unsqueeze(dim) == classes_along_dim).to(_dtype(dtype, index))
 
 
 def class_index(hot: Tensor, *, dim: int = 1) -> Tensor:
@@ -100,6 +102,7 @@ def class_index(hot: Tensor, *, dim: int = 1) -> Tensor:
         tensor([2, 0])
     """
     _tensor("hot", hot)
+    WHOLE.check_option("dim", dim)
     if hot.ndim <= dim:
         fail("hot", f"have a class dimension {dim}", said(f"the shape {tuple(hot.shape)}"))
     _dim(dim, hot.ndim)
@@ -131,7 +134,7 @@ def multi_hot(lists: Tensor, *, classes: int, dtype: torch.dtype = torch.float32
                 [0., 1., 0., 0.]])
     """
     _integers("lists", lists)
-    _classes(classes)
+    CLASSES.check_option("classes", classes)
     _rank("lists", lists)
     require_range("lists", f"be in [-1, {classes - 1}]", lists, low=-1, high=classes - 1)
     listed = lists >= 0
@@ -139,7 +142,7 @@ def multi_hot(lists: Tensor, *, classes: int, dtype: torch.dtype = torch.float32
     require_all("lists", "hold nothing after the first -1", ~(listed & padded_before), lists)
     counts = (lists.unsqueeze(-1) == torch.arange(classes, device=lists.device)).sum(-2)
     require_all("lists", "name each class at most once in a row (count)", counts <= 1, counts)
-    return counts.to(dtype)
+    return counts.to(_dtype(dtype, counts))
 
 
 def padded_lists(hot: Tensor) -> Tensor:
@@ -193,7 +196,7 @@ def signs(labels: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """
     _tensor("labels", labels)
     BINARY.check_tensor("labels", labels, {})
-    return 2 * labels.to(dtype or _floating(labels)) - 1
+    return 2 * labels.to(_dtype(dtype, labels)) - 1
 
 
 def zero_one(signs: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -217,7 +220,7 @@ def zero_one(signs: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
     """
     _tensor("signs", signs)
     SIGN.check_tensor("signs", signs, {})
-    return (signs > 0).to(dtype or _floating(signs))
+    return (signs > 0).to(_dtype(dtype, signs))
 
 
 def pairs(labels: Tensor) -> Pairs:
@@ -282,18 +285,17 @@ def _integers(name: str, value: Tensor) -> None:
         fail_type(name, "be of an integer dtype", value)
 
 
-def _floating(value: Tensor) -> torch.dtype:
-    return value.dtype if value.is_floating_point() else torch.float32
-
-
-def _classes(classes: int) -> None:
-    if isinstance(classes, bool) or not isinstance(classes, int):
-        fail_type("classes", "be a whole number", classes)
-    if classes < 1:
-        fail("classes", "be >= 1", classes)
+def _dtype(dtype: torch.dtype | None, value: Tensor) -> torch.dtype:
+    """The type asked for; else that of ``value`` if floating point, else float32."""
+    if dtype is None:
+        return value.dtype if value.is_floating_point() else torch.float32
+    if not isinstance(dtype, torch.dtype):
+        fail_type("dtype", "be a torch.dtype", dtype)
+    return dtype
 
 
 def _dim(dim: int, rank: int) -> None:
+    WHOLE.check_option("dim", dim)
     if not -rank <= dim < rank:
         fail("dim", f"be in [{-rank}, {rank - 1}]", dim)
 

@@ -54,6 +54,23 @@ def test_several_are_refused_in_the_call_and_in_the_module() -> None:
         lm.multi_margin_loss(X, CLASSES, p=several)
 
 
+def test_where_an_infinite_number_has_a_meaning_it_is_taken() -> None:
+    """The limit of the formula, as torch gives it; elsewhere it would be NaN for finite input."""
+    expected = {("barron_loss", "alpha"), ("huber_loss", "delta"), ("triplet_margin_loss", "p")}
+    endless = {
+        (name, option)
+        for name, card in lm.cards().items()
+        for option, rule in card.options.items()
+        if isinstance(rule, Interval) and rule.endless
+    }
+    assert endless == expected
+    assert torch.equal(lm.huber_loss(X, Y, delta=math.inf), 0.5 * lm.mse_loss(X, Y))
+    with pytest.raises(ValueError, match="delta must be > 0 and finite, got inf"):
+        lm.pseudo_huber_loss(X, Y, delta=math.inf)
+    with pytest.raises(ValueError, match="bias must be real and finite, got -inf"):
+        lm.siglip_loss(X, X, bias=-math.inf)
+
+
 def test_options_by_position_are_named() -> None:
     """As torch's signature has them: the rule says where they go."""
     rule = "cross_entropy.. takes input, target by position and weight, .* by keyword, got a tensor"

@@ -165,6 +165,10 @@ def test_heatmap_shows_the_values() -> None:
         (lambda: curves(["huber"], span=(1, 1)), r"span must run from .* got \(1, 1\)"),
         (lambda: curves(["huber"], residuals=[np.nan]), "residuals must hold a finite number"),
         (lambda: curves(["count_loss"], target=-1.0), "target must be >= 0 for count_loss, got -1"),
+        (
+            lambda: curves(["huber"], target=7.0),
+            "target must be left out for losses over the residual, got 7",
+        ),
         (lambda: heatmap("ramp_loss"), "loss must have a target that is a number"),
         (lambda: heatmap("count_loss", target=(-1, 2)), "target must be >= 0, got -1"),
         (lambda: heatmap("count_loss", input=(2, 1)), "input must run from a smaller"),

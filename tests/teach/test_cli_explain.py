@@ -41,7 +41,12 @@ def test_probabilities_are_told_from_classes_by_the_point() -> None:
         ("huber_loss --input", "--input must be followed by a value"),
         ("huber_loss 1 2", "arguments must come as --NAME VALUE, got '1'"),
         ("huber_loss --input 1 --target 0 --delta -1", "delta must be > 0, got -1"),
-        ("huber_loss --input 1 --target 0 --gamma 1", "by keyword, got gamma"),
+        (
+            "huber_loss --inptu 1 --target 0",
+            "an argument of huber_loss must be one of --input, --target, --delta, --sample-weight, "
+            "--reduction, got --inptu",
+        ),
+        ("pseudo_huber_loss --input 1 --target 0 --delta inf", "must be > 0 and finite, got inf"),
         ("no_such_loss --input 1 --target 0", "loss must be a name in the catalogue"),
     ],
 )

@@ -1,9 +1,11 @@
 """``lossmith explain``: one loss worked out with numbers from the command line."""
 
-import ast
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from lossmith.cli.options import literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,14 @@ def explain(name: str, markdown: bool, arguments: tuple[str, ...]) -> None:
 
     try:
         card = find(name)
-        given = {key: _read(card, key, text) for key, text in _pairs(arguments).items()}
+        pairs = _pairs(arguments)
+        assert card.function is not None
+        known = inspect.signature(card.function).parameters
+        for key in pairs:
+            if key not in known:
+                names = ", ".join(f"--{name.replace('_', '-')}" for name in known)
+                raise ValueError(f"an argument of {card.name} must be one of {names}, got --{key}")
+        given = {key: _read(card, key, text) for key, text in pairs.items()}
         missing = [f"--{key}" for key in card.tensors if key not in given]
         if missing:
             raise ValueError(f"{card.name} also needs {', '.join(missing)}")
@@ -67,10 +76,7 @@ def _read(card: "Card", name: str, text: str) -> Any:
         return _tensor(name, text, whole=whole)
     if name == "sample_weight" or isinstance(card.options.get(name), Vector):
         return _tensor(name, text, whole=False)
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return literal(text)
 
 
 def _tensor(name: str, text: str, *, whole: bool) -> "Tensor":

@@ -1,7 +1,9 @@
 """Options and complaints that several commands share."""
 
+import ast
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -30,6 +32,16 @@ class Unusable(click.ClickException):
     """Data or arguments that cannot be used: one line, exit code 2."""
 
     exit_code = 2
+
+
+def literal(text: str) -> Any:
+    """A number or another Python literal, else the word itself."""
+    for read in (ast.literal_eval, float):  # no literal spells infinity
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            pass
+    return text
 
 
 def plain(text: str) -> str:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from lossmith.cli.options import literal
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -62,7 +64,6 @@ def plot(
 
 def _parse(text: str) -> "str | Loss":
     """``huber:delta=0.5,reduction=sum`` as a Module; a bare name stays a name."""
-    import ast
     import sys
 
     from lossmith.core.catalogue import card
@@ -77,10 +78,7 @@ def _parse(text: str) -> "str | Loss":
         key, equals, value = option.partition("=")
         if not equals:
             raise ValueError(f"options must come as NAME:OPTION=VALUE, got {text!r}")
-        try:
-            fields[key.strip()] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            fields[key.strip()] = value
+        fields[key.strip()] = literal(value)
     for found in vars(sys.modules[function.__module__]).values():
         if isinstance(found, type) and getattr(found, "function", None) is function:
             return found(**fields)

@@ -172,6 +172,8 @@ def _wrong_options(rule: Any) -> list[tuple[Any, tuple[type[Exception], ...]]]:
     if isinstance(rule, Interval):
         wrong: list[tuple[Any, tuple[type[Exception], ...]]] = [("1", kind), (True, kind)]
         wrong.append((math.nan, value))
+        if not rule.endless:
+            wrong += [(-math.inf, value), (math.inf, value)]
         if rule.low > -math.inf:
             wrong.append((rule.low - 1, value))
             if rule.low_open:

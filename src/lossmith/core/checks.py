@@ -56,7 +56,8 @@ def fail(name: str, rule: str, got: object) -> NoReturn:
 def fail_type(name: str, rule: str, got: object) -> NoReturn:
     """Refuse a type."""
     kind = str(got.dtype) if isinstance(got, Tensor) else type(got).__name__
-    raise TypeError(f"{name} must {rule}, got {kind}")
+    text = f" {got!r:.60}" if isinstance(got, (str, int, float)) else ""
+    raise TypeError(f"{name} must {rule}, got {kind}{text}")
 
 
 def said(text: str) -> str:

@@ -90,6 +90,7 @@ class Interval(Domain):
     enforced: bool = True
     spread: float = 2.0
     several: bool = False  # whether an option may hold more than one number
+    endless: bool = False  # whether an option may be infinite
 
     @property
     def checks_values(self) -> bool:
@@ -119,6 +120,8 @@ class Interval(Domain):
             fail_type(name, "be a number", value)
         if not self.contains(value):
             fail(name, self.rule, value)
+        if abs(value) == math.inf and not self.endless:
+            fail(name, f"{self.rule} and finite", value)
 
     def contains(self, value: float) -> bool:
         """Whether one number lies in the interval."""
@@ -303,12 +306,8 @@ class Vector:
     def check_sizes(self, name: str, value: Any, sizes: Sizes) -> None:
         """Refuse a length that differs from the sizes of the call."""
         if isinstance(value, Tensor):
-            dims = [
-                part
-                for dim in self.dims
-                for part in ([f"*{i}" for i in range(sizes["*"])] if dim == "*" else [dim])
-            ]
-            expected = tuple(sizes[dim] for dim in dims)
+            each = [[f"*{i}" for i in range(sizes["*"])] if d == "*" else [d] for d in self.dims]
+            expected = tuple(sizes[dim] for dims in each for dim in dims)
             if tuple(value.shape) != expected:
                 fail(name, f"have shape {expected}", value)
 

@@ -59,7 +59,8 @@ def curves(
 
     Raises:
         ValueError: If there are no losses, one cannot be drawn, they belong over different axes,
-            ``span`` is empty or ``residuals`` holds nothing finite.
+            ``span`` is empty, ``residuals`` holds nothing finite, or a ``target`` is given for
+            losses over another axis.
 
     Example:
         >>> import lossmith
@@ -72,6 +73,8 @@ def curves(
 
     drawn = [curve(loss) for loss in losses]
     axis = _common_axis(drawn)
+    if target is not None and axis != "input":
+        fail("target", f"be left out for losses over the {axis}", target)
     spread = None if residuals is None else _finite(residuals)
     low, high = span or _span(drawn, axis, spread)
     if not low < high:

@@ -18,7 +18,7 @@ from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
 # One for all entries of the last dimension, or one for each
-SHAPE = Interval("shape", "be <= 2", high=2.0, several=True)
+SHAPE = Interval("shape", "be <= 2", high=2.0, several=True, endless=True)
 PROPER_SHAPE = Interval("proper_shape", "lie in [0, 2]", low=0.0, high=2.0, several=True)
 SCALE = replace(POSITIVE, several=True)
 

@@ -1,5 +1,7 @@
 """Huber: squared error near the target, absolute error in the tails."""
 
+from dataclasses import replace
+
 import torch._C._nn as kernels
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from lossmith.core.signature import elementwise
         formula=r"\begin{cases}\tfrac12 r^2 & |r|\le\delta\\"
         r" \delta(|r|-\tfrac12\delta) & |r|>\delta\end{cases}",
         signatures=elementwise(input=REAL, target=REAL),
-        options={"delta": POSITIVE},
+        options={"delta": replace(POSITIVE, endless=True)},
         variants=({"delta": 0.25}, {"delta": 3.0}),
         exact=lambda mp, x, y, delta=1.0: (
             (x - y) ** 2 / 2 if abs(x - y) <= delta else delta * (abs(x - y) - mp.mpf(delta) / 2)
@@ -60,7 +62,8 @@ def huber_loss(
     Args:
         input: Model output, ``(*)``, floating point, any real value.
         target: Observed values, ``(*)``, same shape as ``input``.
-        delta: Error size where squared turns into absolute, ``> 0``, in the unit of the target.
+        delta: Error size where squared turns into absolute, ``> 0``, in the unit of the target;
+            ``float("inf")`` squares all.
         sample_weight: Weight of each element, ``(*)``, ``>= 0``; 0 means absent.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
 

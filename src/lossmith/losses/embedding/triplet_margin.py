@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from lossmith.engines.pull import squares_fit, with_pull
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 EPS = 1e-6
+ORDER = replace(POSITIVE, endless=True)
 LARGEST = 1e18  # a far distance overflows from 1e19 on, unseen while the margin is below it
 # Below this size the calls cost more than the passes over memory, and torch makes fewer of them.
 SMALL = 1 << 14
@@ -119,7 +121,7 @@ def _pull(
             Signature(anchor=REAL("N D"), positive=REAL("N D"), negative=REAL("N D"), out="N"),
             Signature(anchor=REAL("D"), positive=REAL("D"), negative=REAL("D"), out=""),
         ),
-        options={"margin": POSITIVE, "p": POSITIVE, "eps": NONNEGATIVE, "swap": FLAG},
+        options={"margin": POSITIVE, "p": ORDER, "eps": NONNEGATIVE, "swap": FLAG},
         variants=(
             {"margin": 0.2, "swap": True},
             {"margin": 5.0, "p": 1.0, "eps": 0.0},
