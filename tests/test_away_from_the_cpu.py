@@ -5,6 +5,7 @@ there, where on a GPU it would be a wait.
 """
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import lossmith as lm
 from lossmith.contract.cases import Case, cases
 from lossmith.core import route
+from lossmith.core.domain import Vector
+from lossmith.core.sequences import Lengths
 from lossmith.engines import eligible
 
 CARDS = lm.cards()
@@ -165,3 +168,62 @@ def test_statistics_read_none() -> None:
     volume = torch.empty(2, 3, 64, 64, device="meta", requires_grad=True)
     sums = lm.RegionStatistics.from_logits(volume, torch.zeros(2, 64, 64, device="meta").long())
     (sums + sums).dice_loss().sum().backward()
+
+
+def away(case: Case, elsewhere: str | None) -> Callable[[], Tensor]:
+    """A call on "meta" whose argument or option ``elsewhere`` stays on the CPU."""
+    # Sizes that no other test has: tensors are looked at once for each kind of call.
+    given = case.sample(71, torch.float32, N=13, D=11)
+    named = {**dict(zip(case.way.tensors, given, strict=True)), **case.options_like(given)}
+    moved = {
+        key: value.to("meta") if isinstance(value, Tensor) and key != elsewhere else value
+        for key, value in named.items()
+    }
+    tensors = [moved.pop(name) for name in case.way.tensors]
+    return lambda: case.with_options(**moved)(*tensors)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_tensor_on_another_device_is_named(name: str) -> None:
+    """Lengths of sequences may stay on the CPU, as torch's losses have it."""
+    batched = [
+        case for case in cases(CARDS[name]) if case.batched or len(case.card.signatures) == 1
+    ]
+    assert batched
+    for case in batched:
+        tensors = dict(list(case.way.tensors.items())[1:])
+        lengths = [key for key, domain in tensors.items() if isinstance(domain, Lengths)]
+        vectors = [key for key, rule in case.card.options.items() if isinstance(rule, Vector)]
+        for key in (*tensors, *vectors):
+            if key not in lengths and (key in tensors or case.options.get(key) is not None):
+                with pytest.raises(ValueError, match=f"{key} must be on meta .* one on cpu"):
+                    away(case, key)()
+        for key in lengths:
+            assert away(case, key)().device.type == "meta"
+
+
+def test_a_weight_on_another_device_is_named() -> None:
+    x = torch.zeros(7, 11, device="meta")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"sample_weight must be on meta .* on cpu"):
+            lm.huber_loss(x, x, sample_weight=torch.ones(7, 11))
+
+
+def test_lengths_are_checked_before_they_leave_the_cpu() -> None:
+    x, y = torch.zeros(9, 2, 5, device="meta"), torch.ones(2, 3, dtype=torch.long, device="meta")
+    for lengths, rule in (
+        (([9, 10], [3, 3]), r"input_lengths must lie in \[0, 9\], got 10"),
+        (([9, 9], [3, -1]), r"target_lengths must lie in \[0, 3\], got -1"),
+    ):
+        for given in (lengths, [torch.tensor(one) for one in lengths]):
+            with pytest.raises(ValueError, match=rule):
+                lm.ctc_loss(x, y, *given)
+    assert lm.ctc_loss(x, y.flatten(), [9, 9], (3, 3)).device.type == "meta"
+    with pytest.raises(ValueError, match="targets must hold 5 symbols, the sum of target_lengths"):
+        lm.ctc_loss(x, y.flatten(), [9, 9], (3, 2))
+    with pytest.raises(ValueError, match=r"logit_lengths must lie in \[1, 4\], got 0"):
+        lm.rnnt_loss(torch.zeros(2, 4, 4, 5, device="meta"), y, (4, 0), [3, 3])
+    mask = torch.tensor([[True, False], [True, True]])
+    x, table = torch.zeros(2, 2, 5, device="meta"), torch.zeros(5, 5, device="meta")
+    assert lm.crf_loss(x, y[:, :2], mask, table).device.type == "meta"
+    assert lm.crf_loss(x, y[:, :2], (1, 2), table).device.type == "meta"

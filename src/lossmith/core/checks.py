@@ -60,6 +60,12 @@ def fail_type(name: str, rule: str, got: object) -> NoReturn:
     raise TypeError(f"{name} must {rule}, got {kind}{text}")
 
 
+def require_beside(name: str, value: Tensor, first: Tensor) -> None:
+    """Refuse a tensor on another device than the first argument."""
+    if value.device != first.device:
+        fail(name, f"be on {first.device} like the first argument", said(f"one on {value.device}"))
+
+
 def said(text: str) -> str:
     """Mark ``text`` as ready wording for :func:`fail`, to be shown without quotes."""
     return "\0" + text

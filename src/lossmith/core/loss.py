@@ -19,6 +19,7 @@ from lossmith.core.checks import (
     fail,
     fail_type,
     observed,
+    require_beside,
     require_range,
     said,
     transforming,
@@ -275,6 +276,7 @@ def _check_weight(
         fail_type("sample_weight", "be a tensor or None", weight)
     if weight.is_complex():
         fail_type("sample_weight", "be real", weight)
+    require_beside("sample_weight", weight, tensors[0])
     expected = way.out_shape(tensors, sizes)
     if tuple(weight.shape) != expected:
         rule = f"have the shape {expected} of the unreduced loss"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, plain
+from lossmith.core.checks import fail, plain, require_beside
 from lossmith.core.domain import Interval, Optional, Vector
 from lossmith.core.route import takes_logits
 from lossmith.core.signature import HALF, Signature
@@ -87,12 +87,17 @@ def plan_of(
         tensors = arrange(*tensors)
     way = card.match(tensors, options)
     sizes = way.sizes(tensors)
+    # Here and not in each call: torch refuses two devices too, if in other words.
+    for argument, tensor in zip(way.tensors, tensors, strict=True):
+        require_beside(argument, tensor, tensors[0])
     # kernels take numbers, and know no gradient to them
     learnable = False
     for key, rule in rules.items():
         value = options.get(key)
         if isinstance(rule, Vector):
             rule.check_sizes(key, value, sizes)
+            if value is not None:
+                require_beside(key, value, tensors[0])
         elif isinstance(value, Tensor):
             learnable = True
     if reduction not in card.reductions:

@@ -1,7 +1,7 @@
 """Domains of targets that are lists: of classes, and of symbols with a length."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -64,6 +64,20 @@ class Lengths(Domain):
         top = sizes[self.of]
         require_range(name, f"lie in [{self.low}, {top}]", value, self.low, top)
 
+    def beside(self, name: str, lengths: Any, measured: Any, dim: int) -> Any:
+        """Lengths on the device of ``measured``, which has the dimension ``of`` at ``dim``.
+
+        As in torch they may be a tuple, a list or a number, or lie on the CPU in any case, where a
+        look at their values costs nothing.
+        """
+        lengths = as_lengths(name, lengths)
+        both = isinstance(lengths, Tensor) and isinstance(measured, Tensor)
+        if not both or measured.is_cpu or not lengths.is_cpu:
+            return lengths  # what is wrong is refused by name later on
+        if -measured.ndim <= dim < measured.ndim:
+            self.check_tensor(name, lengths, {self.of: measured.shape[dim]})
+        return lengths.to(measured.device)
+
     def sample(self, shape: tuple[int, ...], generator: torch.Generator, sizes: Sizes) -> Tensor:
         """The whole length or one less."""
         return sizes[self.of] - torch.randint(2, shape, generator=generator)
@@ -72,6 +86,16 @@ class Lengths(Domain):
 CLASS_LIST = ClassList("class_list", "be a class index or -1")
 TOKENS = Tokens("tokens", "be a class index")
 TAGS = Tags("tags", "be a class index")
+
+
+def as_lengths(name: str, lengths: Any) -> Any:
+    """A tuple, a list or a number as a tensor; anything else as it is."""
+    if isinstance(lengths, (tuple, list, int)) and not isinstance(lengths, bool):
+        try:
+            return torch.as_tensor(cast(Any, lengths))
+        except (TypeError, ValueError, RuntimeError):
+            fail(name, "hold whole numbers of 64 bits", lengths)
+    return lengths
 
 
 def checked_symbols(targets: Tensor, lengths: Tensor, classes: int, blank: int) -> Tensor:

@@ -31,7 +31,7 @@ def _arrange(input: Any, target: Any, lengths: Any, transitions: Any) -> tuple[A
         holds = lengths == (step < count.unsqueeze(1))
         require_all("lengths", "be a mask that is True up to the end of a sample", holds, lengths)
         lengths = count
-    return input, target, lengths, transitions
+    return input, target, STEPS.beside("lengths", lengths, input, 1), transitions
 
 
 def _plain(*tensors: Tensor) -> Tensor:
@@ -100,8 +100,8 @@ def crf_loss(
     Args:
         input: Scores of each class at each step, ``(N, T, C)``, floating point, any real value.
         target: Class indices in [0, C-1], ``(N, T)``, with anything behind their ends, integers.
-        lengths: Steps of each sample, in [1, T], ``(N)``, integers; or a mask ``(N, T)`` of bool,
-            True up to the end of each sample.
+        lengths: Steps of each sample, in [1, T], ``(N)``, integers, on any device; or a tuple;
+            or a mask ``(N, T)`` of bool, True up to the end of each sample.
         transitions: Score of a class (column) after another (row), ``(C, C)``, floating point.
         start: Score of each class as the first, ``(C)``, floating point; 0 if None.
         end: Score of each class as the last, ``(C)``, floating point; 0 if None.

@@ -6,7 +6,7 @@ for log 0: with -inf, differences of two impossible paths would be NaN.
 
 import functools
 import math
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lossmith.core.domain import FLAG, LOG_PROBABILITIES, REAL, Whole
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
 from lossmith.core.reduction import Reduction, Terms
-from lossmith.core.sequences import TOKENS, Lengths, checked_symbols
+from lossmith.core.sequences import TOKENS, Lengths, as_lengths, checked_symbols
 from lossmith.core.signature import Signature
 from lossmith.engines.ctc import Batch, one_pass_ctc
 
@@ -35,28 +35,30 @@ def _arrange(scores: Any, targets: Any, input_lengths: Any, target_lengths: Any)
 
     A single sequence has lengths of no dimension, or of one that holds one number.
     """
-    given = [input_lengths, target_lengths]
-    for position, lengths in enumerate(given):
-        name = ("input_lengths", "target_lengths")[position]
-        if isinstance(lengths, (tuple, list, int)) and not isinstance(lengths, bool):
-            try:
-                given[position] = torch.as_tensor(cast(Any, lengths))
-            except (TypeError, ValueError, RuntimeError):
-                fail(name, "hold whole numbers of 64 bits", lengths)
-        alone = isinstance(scores, Tensor) and scores.ndim == 2
-        if alone and isinstance(given[position], Tensor) and given[position].shape == (1,):
-            given[position] = given[position].squeeze(0)
-    joined = isinstance(scores, Tensor) and isinstance(targets, Tensor) and scores.ndim == 3
-    if joined and targets.ndim == 1 and isinstance(given[1], Tensor) and given[1].ndim == 1:
-        if given[1].is_floating_point():
-            fail_type("target_lengths", "be integers", given[1])
-        require_range("target_lengths", "be >= 0", given[1], 0, math.inf)
-        counts: list[int] = given[1].tolist()
-        if sum(counts) != len(targets):
-            fail("targets", f"hold {sum(counts)} symbols, the sum of target_lengths", targets)
-        rows = list(targets.split(counts)) or [targets]
-        targets = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)[: len(counts)]
+    target_lengths = as_lengths("target_lengths", target_lengths)
+    tensors = all(isinstance(value, Tensor) for value in (scores, targets, target_lengths))
+    if tensors and (scores.ndim, targets.ndim, target_lengths.ndim) == (3, 1, 1):
+        targets = _apart(targets, target_lengths)
+    given = [
+        STEPS.beside("input_lengths", input_lengths, scores, 0),
+        SYMBOLS.beside("target_lengths", target_lengths, targets, -1),
+    ]
+    if isinstance(scores, Tensor) and scores.ndim == 2:
+        ones = [isinstance(lengths, Tensor) and lengths.shape == (1,) for lengths in given]
+        given = [x.squeeze(0) if one else x for x, one in zip(given, ones, strict=True)]
     return scores, targets, *given
+
+
+def _apart(targets: Tensor, lengths: Tensor) -> Tensor:
+    """Targets that stand end to end, a row for each sample."""
+    if lengths.is_floating_point():
+        fail_type("target_lengths", "be integers", lengths)
+    require_range("target_lengths", "be >= 0", lengths, 0, math.inf)
+    counts: list[int] = lengths.tolist()
+    if sum(counts) != len(targets):
+        fail("targets", f"hold {sum(counts)} symbols, the sum of target_lengths", targets)
+    rows = list(targets.split(counts)) or [targets]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)[: len(counts)]
 
 
 def _plain(
@@ -223,8 +225,9 @@ def ctc_loss(
         log_probs: Log-probabilities, ``(T, N, C)`` or ``(T, C)``, floating point; not logits.
         targets: Class indices in [0, C-1] without the blank, ``(N, S)`` with anything behind
             their ends, or all end to end in one dimension; ``(S)`` for one sequence.
-        input_lengths: Steps of each sample, in [0, T], ``(N)`` or ``()``, integers; or a tuple.
-        target_lengths: Symbols of each sample, in [0, S], ``(N)`` or ``()``, integers; or a tuple.
+        input_lengths: Steps of each sample, in [0, T], ``(N)`` or ``()``, integers, on any device;
+            or a tuple.
+        target_lengths: Symbols of each sample, in [0, S], ``(N)`` or ``()``, likewise.
         blank: Class of the blank, in [0, C-1].
         zero_infinity: Whether samples that no alignment fits count 0 instead of infinity; their
             gradient is 0 either way.
@@ -310,8 +313,9 @@ def ctc_with_logits_loss(
         input: Logits, ``(T, N, C)`` or ``(T, C)``, floating point, any real value.
         targets: Class indices in [0, C-1] without the blank, ``(N, S)`` with anything behind
             their ends, or all end to end in one dimension; ``(S)`` for one sequence.
-        input_lengths: Steps of each sample, in [0, T], ``(N)`` or ``()``, integers; or a tuple.
-        target_lengths: Symbols of each sample, in [0, S], ``(N)`` or ``()``, integers; or a tuple.
+        input_lengths: Steps of each sample, in [0, T], ``(N)`` or ``()``, integers, on any device;
+            or a tuple.
+        target_lengths: Symbols of each sample, in [0, S], ``(N)`` or ``()``, likewise.
         blank: Class of the blank, in [0, C-1].
         zero_infinity: Whether samples that no alignment fits count 0 instead of infinity; their
             gradient is 0 either way.

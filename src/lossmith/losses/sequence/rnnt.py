@@ -58,7 +58,13 @@ def _plain(
         use_when="labels are emitted while the input is read, and depend on the labels before",
         avoid_when="labels do not depend on each other: CTC needs no grid of logits",
         source="Graves 2012, arXiv:1211.3711",
-    )
+    ),
+    arrange=lambda logits, targets, logit_lengths, target_lengths: (
+        logits,
+        targets,
+        STEPS.beside("logit_lengths", logit_lengths, logits, 1),
+        SYMBOLS.beside("target_lengths", target_lengths, targets, 1),
+    ),
 )
 def rnnt_loss(
     logits: Tensor,
@@ -81,8 +87,8 @@ def rnnt_loss(
             for each step, and for each number of symbols emitted so far.
         targets: Class indices in [0, C-1] without the blank, ``(N, S)``, with anything behind
             their ends, integers.
-        logit_lengths: Steps of each sample, in [1, T], ``(N)``, integers.
-        target_lengths: Symbols of each sample, in [0, S], ``(N)``, integers.
+        logit_lengths: Steps of each sample, in [1, T], ``(N)``, integers or a tuple, on any device.
+        target_lengths: Symbols of each sample, in [0, S], ``(N)``, likewise.
         blank: Class of the blank, in [0, C-1].
         sample_weight: Weight of each sample, ``(N)``, ``>= 0``; 0 means absent.
         reduction: ``"mean"`` (divides by the sum of the weights), ``"sum"`` or ``"none"``.
