@@ -65,6 +65,18 @@ def test_wrong_words_are_one_line_and_code_2(words, message):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("words", [["huber"], ["--cold-start"]])
+def test_a_path_that_cannot_be_written_is_refused_before_anything_is_measured(
+    words, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("lossmith.bench.run.run", None)
+    monkeypatch.setattr("lossmith.bench.cold.cold_start", None)
+    done = run(*words, "--json", str(tmp_path / "file" / "x.json"))
+    assert done.exit_code == 2
+    assert "--json must be a path to write to, got " in done.stderr
+
+
 def test_a_gpu_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "--device" in run("huber", "--device", "cuda").stderr

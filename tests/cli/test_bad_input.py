@@ -210,10 +210,15 @@ def test_what_cannot_be_used_is_one_line_and_code_2(tmp_path, monkeypatch, case)
         ("stackloss,engel,diabetes,linnerud,nothing", "DATA must be a file .* got 'nothing'"),
         (",,,,", "at least 5 different data sets, got 1"),
         ("stackloss,engel,diabetes,linnerud,.", "got a folder"),
+        (
+            "diabetes,iris,wine,breast_cancer,linnerud",
+            "must share baseline and metric, got .*cross_entropy.*mse_loss",
+        ),
     ],
 )
 def test_a_bad_suite_is_refused_before_anything_is_trained(names, message):
-    done = run("choose", names, "--suite", "--metric=mae")
+    asked = [] if names.startswith("diabetes,iris") else ["--metric=mae"]
+    done = run("choose", names, "--suite", *asked)
     assert (done.exit_code, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert re.search(message, line), line

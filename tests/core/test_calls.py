@@ -1,7 +1,9 @@
 """What a call refuses, and what it makes of tensors where a number is expected."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -69,6 +71,28 @@ def test_where_an_infinite_number_has_a_meaning_it_is_taken() -> None:
         lm.pseudo_huber_loss(X, Y, delta=math.inf)
     with pytest.raises(ValueError, match="bias must be real and finite, got -inf"):
         lm.siglip_loss(X, X, bias=-math.inf)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.array])
+def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
+    """In the call, in the Module and as a factor; an array of several is none."""
+    x = torch.tensor([0.5, -3.0], requires_grad=True)
+    y, two = torch.zeros(2), kind(2)
+    expected = lm.huber_loss(x, y, delta=2.0)
+    for _ in range(2):
+        assert torch.equal(lm.huber_loss(x, y, delta=two), expected)
+    module = lm.HuberLoss(delta=two)
+    assert type(module.delta) in (int, float)
+    assert torch.equal(module(x, y), expected)
+    assert torch.equal((module * two)(x, y), 2 * expected)
+    assert torch.equal((two * module)(x, y), 2 * expected)
+    with pytest.raises(ValueError, match="delta must be > 0, got -2"):
+        lm.huber_loss(x, y, delta=-two)
+    with pytest.raises(TypeError, match="delta must be a number, got ndarray"):
+        lm.huber_loss(x, y, delta=np.ones(2))
+    flags = {"ignore_index": np.int64(1), "label_smoothing": np.float32(0.25)}
+    left = lm.cross_entropy(X, CLASSES, **flags)
+    assert torch.equal(left, lm.cross_entropy(X, CLASSES, ignore_index=1, label_smoothing=0.25))
 
 
 def test_options_by_position_are_named() -> None:

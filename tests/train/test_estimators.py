@@ -371,7 +371,10 @@ def test_a_parameter_out_of_range_is_named(name, value) -> None:
     [
         ("standardize", "no", "standardize must be True or False, got 'no'"),
         ("early_stopping", "yes", "early_stopping must be True or False, 'auto', got 'yes'"),
-        ("device", "gpu0", "device must name a device of torch, got 'gpu0'"),
+        ("device", "gpu0", "device must name a device of torch that is there, got 'gpu0'"),
+        ("device", "meta", "device must name a device of torch that is there, got 'meta'"),
+        ("device", "cuda:77", "device must name a device of torch that is there, got 'cuda:77'"),
+        ("model", 3, "model must be mlp, linear or a factory, got 3"),
         ("random_state", "x", "random_state must seed a generator: 'x' cannot be used"),
         ("loss_params", [1], r"loss_params must be a mapping or None, got \[1\]"),
     ],
@@ -380,6 +383,19 @@ def test_a_parameter_of_a_wrong_kind_is_named(name, value, message) -> None:
     for estimator in (LossRegressor, LossClassifier):
         with pytest.raises((ValueError, TypeError), match=message):
             estimator(**{name: value}).fit([[0.0], [1.0]], [0, 1])
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    x, y = np.arange(20.0)[:, None], np.arange(20.0)
+    sizes = {"hidden": np.int64(2), "epochs": np.int64(2), "batch_size": np.int64(8)}
+    fitted = LossRegressor("huber", **sizes).fit(x, y)
+    assert fitted.predict(x).shape == (20,)
+
+
+def test_a_missing_target_is_refused() -> None:
+    for y in ([None, 1.0, 2.0], [np.nan, 1.0, 2.0]):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            LossRegressor(epochs=1).fit([[0.0], [1.0], [2.0]], y)
 
 
 def test_a_training_that_blows_up_says_so() -> None:

@@ -198,8 +198,8 @@ def check(name: str, frame: pd.DataFrame, target: str | None, aside: Sequence[st
     for column in aside:
         if column not in columns or column == target:
             raise DataError(
-                f"group and time must be columns of {name} beside the target ({_some(columns)}), "
-                f"got {column!r}"
+                f"group and time must be columns of {name} beside the target "
+                f"({_some([one for one in columns if one != target])}), got {column!r}"
             )
         gaps = np.flatnonzero(frame[column].isna().to_numpy())
         if len(gaps):

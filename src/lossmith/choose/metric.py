@@ -202,6 +202,8 @@ def resolve(name: str) -> Metric:
         >>> resolve("pinball:0.9").quantile
         0.9
     """
+    if not isinstance(name, str):
+        raise DataError(f"metric must be a name, got {name!r}")
     word, _, level = name.partition(":")
     if word == "pinball":
         try:

@@ -1,9 +1,12 @@
 """From a table to a verdict: the two entry points of the workbench."""
 
+import inspect
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from numbers import Integral
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,11 @@ def choose(
         >>> sorted(done.table["loss"])
         ['huber_loss', 'mse_loss', 'mse_loss + shift']
     """
+    for key, name in (("group", group), ("time", time)):
+        if not isinstance(name, str | None):
+            raise DataError(f"{key} must be the name of a column, got {type(name).__name__}")
+    if not isinstance(out, str | PathLike | None):
+        raise DataError(f"out must be the path of a folder or None, got {out!r}")
     table = load(data, target, [name for name in (group, time) if name is not None])
     judged_by = None if metric is None else resolve(metric)
     diagnosis = examine(table, judged_by, task)
@@ -149,17 +157,16 @@ def choose(
         kind = diagnosis.kind
         judged_by, why = resolve(DEFAULTS[kind]), say(f"metric.why.{kind}")
         reason = say("metric.default", kind=say(f"kind.{kind}"), why=why)
-    given = {"trials": trials, "seed": seed, "jobs": jobs}
-    for name, value in (given if epochs is None else {"epochs": epochs, **given}).items():
-        low, high = LIMITS[name]
-        if not low <= value <= high:
-            raise DataError(f"{name} must be a whole number from {low} to {high}, got {value}")
+    trials, seed, jobs = _whole("trials", trials), _whole("seed", seed), _whole("jobs", jobs)
+    epochs = None if epochs is None else _whole("epochs", epochs)
     if executor not in EXECUTORS:
         raise DataError(f"executor must be one of {', '.join(EXECUTORS)}, got {executor!r}")
     if executor != "processes" and jobs < 2:
         raise DataError(f"jobs must be >= 2 for the executor {executor}, got {jobs}: one is here")
     if isinstance(model, str) and model not in MODELS:
         raise DataError(f"model must be mlp or linear, got {model!r}")
+    if not isinstance(model, (str, Mapping)) and not callable(model):
+        raise DataError(f"model must be a name, a factory or estimators by name, got {model!r}")
     estimators = model if isinstance(model, Mapping) else None
     if estimators is not None and losses != "auto":
         raise DataError("losses must be auto if model names the contestants, got names")
@@ -245,7 +252,19 @@ def tournament(x: Any, y: Any, **asked: Any) -> Choice:
     target = _array(y)
     if target.shape != (len(frame),):
         raise DataError(f"y must have shape ({len(frame)},) as x has rows, got {target.shape}")
+    known = [key for key in inspect.signature(choose).parameters if key not in ("data", "target")]
+    for key in asked:
+        if key not in known:
+            raise TypeError(f"tournament() takes {', '.join(known)} by keyword, got {key}")
     return choose(frame.assign(**{name: target}), name, **asked)
+
+
+def _whole(name: str, value: Any) -> int:
+    low, high = LIMITS[name]
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or not low <= int(value) <= high:
+        raise DataError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    return int(value)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from lossmith.choose.data import load
+from lossmith.choose.diagnosis import examine
 from lossmith.choose.errors import DataError
+from lossmith.choose.metric import DEFAULTS, Kind, resolve
 from lossmith.choose.result import Choice
+from lossmith.choose.shortlist import BASELINES
 from lossmith.choose.statistics import holm
 
 Floats = NDArray[np.float64]
@@ -57,17 +60,25 @@ class Suite:
         )
 
 
-def ready(names: Sequence[str]) -> None:
+def ready(names: Sequence[str], metric: str | None = None, task: str | None = None) -> None:
     """Refuse a suite before anything is trained.
 
     Raises:
-        DataError: If there are fewer than five sets, or one of them cannot be used.
+        DataError: If there are fewer than five sets, one of them cannot be used, or they differ in
+            the baseline or the metric.
     """
     if (found := len(set(names))) < FEWEST_SETS:
         rule = f"have at least {FEWEST_SETS} different data sets"
         raise DataError(f"a suite must {rule}, got {found}")
-    for name in names:
-        load(name)
+    judged_by = None if metric is None else resolve(metric)
+    kinds: list[Kind] = [examine(load(name), judged_by, task).kind for name in names]
+    _one_scale({BASELINES[kind] for kind in kinds}, {metric or DEFAULTS[kind] for kind in kinds})
+
+
+def _one_scale(baselines: set[str], metrics: set[str]) -> None:
+    if len(baselines) > 1 or len(metrics) > 1:
+        found = ", ".join(sorted(baselines | metrics))
+        raise DataError(f"data sets of a suite must share baseline and metric, got {found}")
 
 
 def collect(done: Sequence[Choice]) -> Suite:
@@ -79,11 +90,7 @@ def collect(done: Sequence[Choice]) -> Suite:
         DataError: If the baselines or metrics differ, or fewer than five sets or no losses are
             left.
     """
-    baselines = {one.outcome.baseline for one in done}
-    metrics = {one.metric.name for one in done}
-    if len(baselines) > 1 or len(metrics) > 1:
-        found = ", ".join(sorted(baselines | metrics))
-        raise DataError(f"data sets of a suite must share baseline and metric, got {found}")
+    _one_scale({one.outcome.baseline for one in done}, {one.metric.name for one in done})
     rows: dict[str, dict[str, float]] = {}
     for one in done:
         base = next(at.score for at in one.outcome.standings if at.word == "baseline")

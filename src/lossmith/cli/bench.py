@@ -1,6 +1,7 @@
 """``lossmith bench``: losses against their peers and against the limits of the machine."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import click
@@ -59,6 +60,7 @@ def bench(
         raise Unusable(f"--without must be a peer of some row, got {', '.join(sorted(strange))}")
     if path is not None and not path.endswith(".json") and any(p not in families() for p in parts):
         raise Unusable(f"--json must be a file for a part of a family, got {path!r}")
+    _must_be_writable(path)
 
     import torch
     from rich.console import Console
@@ -114,6 +116,7 @@ def _first_calls(path: str | None) -> None:
     from lossmith.bench import cold
     from lossmith.bench.results import write
 
+    _must_be_writable(path)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("programs", total=2 * cold.ROUNDS)
         try:
@@ -123,6 +126,19 @@ def _first_calls(path: str | None) -> None:
     if path is not None:
         write(Path(path) if path.endswith(".json") else Path(path) / "cold_start.json", found)
     Console().print(Markdown(cold.markdown(found)))
+
+
+def _must_be_writable(path: str | None) -> None:
+    """Before anything is measured: the folder is made, and a file without a name put there."""
+    if path is None:
+        return
+    folder = Path(path).parent if path.endswith(".json") else Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Unusable(f"--json must be a path to write to, got {path!r}: {reason}") from None
 
 
 def _save(path: Path, documents: dict[str, dict[str, Any]]) -> None:

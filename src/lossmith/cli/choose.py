@@ -146,7 +146,7 @@ def _suite(names: list[str], out: Path | None, asked: dict[str, Any], *, as_json
     with complaints():
         from lossmith.choose.suite import ready
 
-        ready(names)
+        ready(names, asked["metric"], asked["task"])
     done = [
         _run(name, None, {**asked, "out": None if out is None else out / Path(name).name})
         for name in names
@@ -221,7 +221,8 @@ def _table(done: "Choice", *, odds: bool) -> "Table":
     table.add_column("loss", no_wrap=True)
     for column in (done.metric.name, "gain", "95 %", *["better / same / worse"] * odds):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    # at the least its longest word: of a narrow terminal the other columns give way
+    table.add_column("verdict", min_width=11)
     for one in done.outcome.standings:
         if (test := one.comparison) is None:
             score = "" if one.word == "failed" else f"{one.score:.4g}"

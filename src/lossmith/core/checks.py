@@ -8,7 +8,7 @@ become assertions of the graph, which cost no synchronisation.
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch._C._functorch as functorch
@@ -64,6 +64,13 @@ def require_beside(name: str, value: Tensor, first: Tensor) -> None:
     """Refuse a tensor on another device than the first argument."""
     if value.device != first.device:
         fail(name, f"be on {first.device} like the first argument", said(f"one on {value.device}"))
+
+
+def of_python(value: Any) -> Any:
+    """A number of NumPy, or an array without dimensions, as a number of Python."""
+    if isinstance(value, Tensor) or getattr(value, "shape", None) != ():
+        return value
+    return value.item()
 
 
 def said(text: str) -> str:

@@ -19,6 +19,7 @@ from lossmith.core.checks import (
     fail,
     fail_type,
     observed,
+    of_python,
     require_beside,
     require_range,
     said,
@@ -167,6 +168,8 @@ def build(
                 )
         if plan.prepare:
             options = {key: options[key] for key in plan.given}
+            for option in plan.foreign:
+                options[option] = of_python(options[option])
             for rule, option, single in plan.looks:
                 rule.check_option(option, options[option])
                 if single:  # of shape (1,) it would add a dimension to a single number

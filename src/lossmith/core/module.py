@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast, dataclass_transform
 from torch import Tensor, nn
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, fail_type, said
+from lossmith.core.checks import fail, fail_type, of_python, said
 from lossmith.core.plan import same
 from lossmith.core.reduction import Reduction
 
@@ -87,7 +87,7 @@ class Loss(nn.Module):
             if isinstance(value, Tensor):
                 self.register_buffer(name, value)
             else:
-                setattr(self, name, value)
+                setattr(self, name, of_python(value))
         self._check()
         # the very object of the signature, which a call then knows at a glance
         for name, usual in cls.usual.items():
@@ -147,6 +147,7 @@ class Loss(nn.Module):
         return self if other == 0 else NotImplemented
 
     def __mul__(self, factor: float) -> "Sum":
+        factor = of_python(factor)
         if isinstance(factor, bool) or not isinstance(factor, (int, float)):
             fail_type("factor", "be a number", factor)
         if not math.isfinite(factor):

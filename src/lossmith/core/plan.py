@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, plain, require_beside
+from lossmith.core.checks import fail, of_python, plain, require_beside
 from lossmith.core.domain import Interval, Optional, Vector
 from lossmith.core.route import takes_logits
 from lossmith.core.signature import HALF, Signature
@@ -33,6 +33,7 @@ class Plan(NamedTuple):
         prepare: Whether anything of the next three has to be done, or tensors arranged.
         given: Options that are not what they are anyway: kernels then see what a call asks for,
             whether it names the rest or not.
+        foreign: Those of them that are numbers of NumPy.
         casts: What whole numbers have to become: position and dtype.
         looks: Options whose values have to be looked at in each call, and whether each stands for
             a single number.
@@ -45,6 +46,7 @@ class Plan(NamedTuple):
     sizes: dict[str, int]
     prepare: bool
     given: tuple[str, ...]
+    foreign: tuple[str, ...]
     casts: tuple[tuple[int, torch.dtype], ...]
     looks: tuple[tuple[Any, str, bool], ...]
     native: Native | None
@@ -77,6 +79,8 @@ def plan_of(
 ) -> Plan:
     """Check options, dtypes and shapes; ``usual`` has the defaults of options."""
     rules = card.options
+    asked = options
+    options = {key: of_python(value) for key, value in asked.items()}
     for key, value in options.items():
         rule = rules.get(key)
         if rule is None:
@@ -113,11 +117,13 @@ def plan_of(
         given = {k: value for k, value in options.items() if not same(value, usual.get(k, ...))}
     native = not learnable and elements > 0 and way.one_dtype(tensors) and plain(*tensors)
     casts = way.casts(tensors)
+    foreign = tuple(key for key in given if given[key] is not asked[key])
     return Plan(
         way,
         sizes,
-        bool(len(given) < len(options) or casts or looks or arrange),
+        bool(len(given) < len(options) or casts or looks or foreign or arrange),
         tuple(given),
+        foreign,
         casts,
         looks,
         native=choose(tensors, given) if native else None,

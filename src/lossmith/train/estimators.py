@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.utils import assert_all_finite
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
@@ -132,6 +133,7 @@ class LossRegressor(RegressorMixin, NetworkEstimator):
         self._check()
         x, y, weight = self._rows(X, y, sample_weight, y_numeric=True)
         y = y.astype(x.dtype)
+        assert_all_finite(y, input_name="y")  # None in an array of objects is NaN only now
         coding, link, spread = self._served(y)
         x = self._fit_scaler(x, weight)
         scale = residual_scale(x, y, weight) if self.scale_target else None

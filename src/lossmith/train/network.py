@@ -114,15 +114,19 @@ class NetworkEstimator(BaseEstimator):
         if not isinstance(self.loss_params, Mapping | None):
             raise TypeError(f"loss_params must be a mapping or None, got {self.loss_params!r}")
         try:
-            torch.device(self.device)
-        except (RuntimeError, TypeError):
-            raise ValueError(f"device must name a device of torch, got {self.device!r}") from None
+            torch.zeros(1, device=self.device).item()  # of "meta" nothing comes back
+        except (RuntimeError, TypeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            rule = "device must name a device of torch that is there"
+            raise ValueError(f"{rule}, got {self.device!r}: {reason}") from None
         try:
             check_random_state(self.random_state)
         except ValueError as error:
             raise ValueError(f"random_state must seed a generator: {error}") from None
         if isinstance(self.model, str) and self.model not in MODELS:
             raise ValueError(f"model must be mlp, linear or a factory, got {self.model!r}")
+        if not isinstance(self.model, str) and not callable(self.model):
+            raise TypeError(f"model must be mlp, linear or a factory, got {self.model!r}")
 
     def _rows(self, X: Any, y: Any, sample_weight: Any, **checks: Any) -> tuple[Array, ...]:
         """Features, targets and weights of the rows that are there: weight 0 means absent."""
@@ -157,7 +161,7 @@ class NetworkEstimator(BaseEstimator):
             cut: dict[str, Any] = {"test_size": self.validation_fraction, "random_state": seed}
             rows = train_test_split(rows[0], stratify=strata, **cut)
         fit, hold = (torch.as_tensor(np.asarray(one)) for one in rows)
-        batch = min(self.batch_size, len(fit))
+        batch = min(int(self.batch_size), len(fit))  # torch takes no integer of NumPy there
         epochs = self.epochs or max(FEWEST, STEPS // -(-len(fit) // batch))
         recipe = Recipe(epochs, batch, self.learning_rate, self.weight_decay, self.patience)
         learnt = list(self.loss_.parameters()) if isinstance(self.loss_, nn.Module) else []
