@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import lossmith as lm
 from lossmith.contract import ContractError, check_loss
 from lossmith.contract.api import pairs
 from lossmith.contract.cases import Case
@@ -512,6 +513,11 @@ def test_check_loss_lists_every_broken_law_of_a_plain_function() -> None:
     assert "values_are_exact" in text
     assert "points_of_the_card_hold" in text
     assert "gradcheck_passes" not in text
+
+
+def test_check_loss_names_what_is_no_card() -> None:
+    with pytest.raises(TypeError, match="card must be a Card or None, got str 'huber'"):
+        check_loss(lm.huber_loss, "huber")
 
 
 def test_check_loss_asks_for_a_card() -> None:

@@ -95,6 +95,16 @@ def test_numbers_of_numpy_are_numbers(kind: Any) -> None:
     assert torch.equal(left, lm.cross_entropy(X, CLASSES, ignore_index=1, label_smoothing=0.25))
 
 
+def test_a_sparse_tensor_is_named() -> None:
+    y = torch.ones(3, 5, 2)
+    for call, name in (
+        (lambda: lm.huber_loss(y.to_sparse(), y), "input"),
+        (lambda: lm.huber_loss(y, y.to_sparse()), "target"),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be a dense tensor, got one of layout"):
+            call()
+
+
 def test_options_by_position_are_named() -> None:
     """As torch's signature has them: the rule says where they go."""
     rule = "cross_entropy.. takes input, target by position and weight, .* by keyword, got a tensor"

@@ -390,3 +390,22 @@ def test_wrong_names_are_refused() -> None:
         lm.one_pass(lambda input, target: input, coupling="pair")
     with pytest.raises(TypeError, match="function must be a loss or a function, got int"):
         lm.one_pass(3)
+
+
+def test_explain_path_takes_a_name_and_nothing_else() -> None:
+    pair = torch.zeros(3), torch.zeros(3)
+    assert lm.explain_path("huber", *pair) == lm.explain_path(lm.huber_loss, *pair)
+    with pytest.raises(TypeError, match="loss must be a loss, a function or a name, got int 3"):
+        lm.explain_path(3, *pair)
+    with pytest.raises(ValueError, match=r"loss must be a name in the catalogue .*, got 'hubre'"):
+        lm.explain_path("hubre", *pair)
+
+
+def test_blocks_add_up_weights_in_the_dtype_of_the_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 20_000, 3, generator=generator, dtype=torch.float64)
+    weight = torch.rand(20_000, 3, generator=generator)
+    expected = lm.log_cosh_loss(x, y, sample_weight=weight)
+    with lm.engine("blocks"):
+        found = lm.log_cosh_loss(x, y, sample_weight=weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)

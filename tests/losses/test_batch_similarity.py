@@ -88,3 +88,51 @@ def test_siglip_starts_where_the_paper_starts() -> None:
     assert module.bias.item() == -10
     with pytest.raises(ValueError, match="temperature must be > 0, got 0"):
         lm.SigLIPLoss(temperature=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_constant_feature_correlates_with_nothing(dtype: torch.dtype) -> None:
+    """What rounding leaves of it is no feature."""
+    for constant in (0.1, 0.3, 0.7, 1.1, 3.3):
+        for count in range(2, 40):
+            view = torch.full((count, 1), constant, dtype=dtype, requires_grad=True)
+            value = lm.barlow_twins_loss(view, view)
+            assert value.item() == 1.0
+            assert not torch.autograd.grad(value, view)[0].any()
+
+
+def test_a_part_of_factor_0_may_overflow() -> None:
+    view = (torch.randn(6, 3) * 1e20).requires_grad_()
+    value = lm.vicreg_loss(view, -view.detach(), invariance=0.0, covariance=0.0)
+    assert value.item() == 0.0
+    assert not torch.autograd.grad(value, view)[0].any()
+    same = lm.vicreg_loss(view, view.detach().clone(), covariance=0.0)
+    assert same.item() == 0.0
+
+
+def test_views_of_two_dtypes_in_stripes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 600, 8, generator=generator)
+    for symmetric in (False, True):
+        found = lm.info_nce_loss(query, key.double(), symmetric=symmetric)
+        expected = lm.info_nce_loss(query.double(), key.double(), symmetric=symmetric)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    found = lm.siglip_loss(query, key.double())
+    torch.testing.assert_close(
+        found.double(), lm.siglip_loss(query.double(), key.double()), rtol=1e-6, atol=0
+    )
+
+
+def test_mmd_keeps_its_digits_beside_an_outlier_and_between_clusters() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (10, 600):
+        p, q = torch.randn(2, count, 2, generator=generator)
+        p[0] = 1e6
+        apart = p.clone(), q.clone()
+        for one in apart:
+            one[::2] += 1e4
+            one[1::2] -= 1e4
+        for pair in ((p, q), apart):
+            found, expected = lm.mmd_loss(*pair), lm.mmd_loss(*(one.double() for one in pair))
+            torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=1e-7)
+    assert lm.mmd_loss(q, q + 1, bandwidth=1e-25).isfinite()

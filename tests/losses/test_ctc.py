@@ -142,3 +142,20 @@ def test_one_sequence_takes_lengths_of_shape_one_as_torch_does() -> None:
         torch.testing.assert_close(
             lm.ctc_with_logits_loss(log_probs, targets, steps, count), expected
         )
+
+
+@pytest.mark.parametrize("loss", [lm.ctc_loss, lm.ctc_with_logits_loss])
+def test_no_steps_at_all_still_have_a_gradient(loss) -> None:
+    scores = torch.randn(0, 2, 3, requires_grad=True)
+    value = loss(scores, torch.ones(2, 2).long(), (0, 0), (0, 0))
+    value.backward()
+    assert value.item() == 0.0
+    assert scores.grad.shape == (0, 2, 3)
+
+
+def test_no_samples_have_no_lengths() -> None:
+    targets = torch.ones(0, 2, dtype=torch.long)
+    assert lm.ctc_loss(torch.randn(4, 0, 3), targets, (), (), reduction="none").shape == (0,)
+    assert lm.rnnt_loss(torch.randn(0, 3, 3, 4), targets, (), (), reduction="none").shape == (0,)
+    table = torch.zeros(4, 4)
+    assert lm.crf_loss(torch.randn(0, 2, 4), targets, (), table, reduction="none").shape == (0,)

@@ -180,3 +180,39 @@ def test_unbiased_mmd_has_the_digits_of_its_dtype() -> None:
     expected = within - 2 * likeness(one, other).mean()
     found = lm.mmd_loss(one, other, unbiased=True)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize(
+    "loss", [lm.batch_all_triplet_loss, lm.batch_hard_triplet_loss, lm.semi_hard_triplet_loss]
+)
+def test_one_outlier_leaves_the_other_distances_their_digits(loss, squared) -> None:
+    """Products of float32 vectors round at the size of the largest."""
+    x = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))
+    x[0] = 1e5
+    target = torch.arange(12) % 4
+    options = {"squared": squared, "reduction": "none"}
+    for rows in (x, torch.cat([x] * 50)):  # at once, and in stripes
+        labels = target.repeat(len(rows) // 12)
+        found, expected = loss(rows, labels, **options), loss(rows.double(), labels, **options)
+        near = torch.arange(len(rows)) % 4 != 0  # the outlier is a sample of class 0
+        torch.testing.assert_close(found[near].double(), expected[near], rtol=2e-5, atol=2e-2)
+
+
+def test_near_duplicates_are_pulled_together() -> None:
+    x = torch.tensor([[1, 0], [1, 1e-6], [-1, 0], [0, 5]])
+    slopes = []
+    for leaf in (x.clone().requires_grad_(), x.double().requires_grad_()):
+        value = lm.batch_hard_triplet_loss(leaf, torch.tensor([0, 0, 1, 1]), margin=8.0)
+        slopes.append(torch.autograd.grad(value, leaf)[0].double())
+    # Across they tie in float32: the third sample is as far from both.
+    assert slopes[1][:2, 1].abs().min() > 0.5
+    torch.testing.assert_close(slopes[0][:2, 1], slopes[1][:2, 1], rtol=1e-5, atol=0)
+
+
+def test_distances_whose_squares_overflow_are_finite() -> None:
+    x = torch.tensor([[1e20, 0], [0, 1e20], [3e20, 0], [0, 2e20]])
+    target = torch.tensor([0, 0, 1, 1])
+    for loss in (lm.batch_all_triplet_loss, lm.batch_hard_triplet_loss, lm.semi_hard_triplet_loss):
+        found, expected = loss(x, target), loss(x.double(), target)
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)

@@ -144,3 +144,16 @@ def test_approx_ndcg_becomes_ndcg() -> None:
     best = (gains.sort(1, descending=True).values / discounts).sum(1)
     value = lm.approx_ndcg_loss(scores, grades, temperature=1e-4, reduction="none")
     torch.testing.assert_close(value, (1 - found / best).double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_large_whole_grades_keep_their_order(dtype: torch.dtype) -> None:
+    """In float32 the next number after 16,777,216 is 16,777,218."""
+    scores = torch.tensor([[2.0, 1.0, 0.0]])
+    grades = torch.tensor([[1_700_000_000, 1_700_000_002, 1_700_000_001]], dtype=dtype)
+    for loss in (lm.listmle_loss, lm.ranknet_loss, lm.listnet_loss):
+        value = loss(scores, grades)
+        assert value.dtype is torch.float32
+        torch.testing.assert_close(value, loss(scores, grades - 1_700_000_000))
+    for loss in (lm.lambda_loss, lm.approx_ndcg_loss):
+        torch.testing.assert_close(loss(scores, grades), loss(scores.double(), grades).float())

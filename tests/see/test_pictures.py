@@ -163,6 +163,7 @@ def test_heatmap_shows_the_values() -> None:
             "losses must belong over one axis, got huber_loss",
         ),
         (lambda: curves(["huber"], span=(1, 1)), r"span must run from .* got \(1, 1\)"),
+        (lambda: curves(["huber"], span=(0, np.inf)), r"span must run from .* got \(0, inf\)"),
         (lambda: curves(["huber"], residuals=[np.nan]), "residuals must hold a finite number"),
         (lambda: curves(["count_loss"], target=-1.0), "target must be >= 0 for count_loss, got -1"),
         (
@@ -225,7 +226,11 @@ def test_residuals_from_npy(tmp_path: Path) -> None:
         (["no_such_loss"], "loss must be a name in the catalogue"),
         (["huber", "-o", "x.doc"], "--output must end in .svg, .png or .pdf, got 'x.doc'"),
         (["huber", "--residuals", "no_file"], "--residuals must be a file, got 'no_file'"),
-        (["huber:delta"], "options must come as NAME:OPTION=VALUE, got 'huber:delta'"),
+        (["huber:delta"], "options must come as NAME:OPTION=VALUE,OPTION=VALUE, each once, got"),
+        (["huber:delta=1,delta=2"], "each once, got 'huber:delta=1,delta=2'"),
+        (["huber:delta=x"], "delta must be a number, got str 'x'"),
+        (["huber", "--range", "3", "1"], "--range must run from a smaller to a larger number"),
+        (["huber", "--range", "0", "inf"], "--range must run from a smaller to a larger number"),
         (["huber:delta=-1"], "delta must be > 0, got -1"),
         (["huber", "huber", "--heatmap"], "--heatmap must have one loss, got 2"),
     ],
@@ -242,3 +247,12 @@ def test_text_among_the_residuals_is_refused(tmp_path: Path) -> None:
     code, _, err = run("huber", "--residuals", str(path))
     assert code == 2
     assert "--residuals must hold numbers, got 'two'" in err
+
+
+def test_residuals_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bytes.csv").write_bytes(b"\xcd\xff")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    for name in ("bytes.csv", "objects.npy"):
+        code, _, err = run("huber", "--residuals", str(tmp_path / name))
+        assert code == 2
+        assert "--residuals must hold numbers, got" in err

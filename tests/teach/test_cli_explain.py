@@ -38,6 +38,7 @@ def test_probabilities_are_told_from_classes_by_the_point() -> None:
         ("huber_loss --input 1", "huber_loss also needs --target"),
         ("huber_loss --input 1,x --target 0,0", "input must be numbers separated by commas"),
         ("huber_loss --input 1;2,3 --target 0", "input must have rows of one length, got '1;2,3'"),
+        ("huber_loss --input= --target 0", "input must hold numbers, got ''"),
         ("huber_loss --input", "--input must be followed by a value"),
         ("huber_loss 1 2", "arguments must come as --NAME VALUE, got '1'"),
         ("huber_loss --input 1 --target 0 --delta -1", "delta must be > 0, got -1"),

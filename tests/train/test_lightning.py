@@ -153,3 +153,5 @@ def test_what_is_no_loss_is_refused() -> None:
         LossModule(nn.Linear(1, 1), 3)
     with pytest.raises(ValueError, match=r"loss must be a name in the catalogue"):
         LossModule(nn.Linear(1, 1), "no such loss")
+    with pytest.raises(TypeError, match=r"model must be a Module or a function, got int 3"):
+        LossModule(3, nn.MSELoss())

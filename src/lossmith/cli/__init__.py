@@ -9,7 +9,10 @@ neither torch nor pandas.
 import importlib
 from typing import Any
 
-import click
+try:
+    import click
+except ImportError as _error:
+    raise SystemExit(f"the command needs pip install 'lossmith[lab]': {_error}") from None
 
 # name -> (module that holds a command of that name, one line for the help)
 COMMANDS = {

@@ -89,6 +89,8 @@ def _tensor(name: str, text: str, *, whole: bool) -> "Tensor":
     except ValueError:
         kind = "whole numbers" if whole else "numbers"
         raise ValueError(f"{name} must be {kind} separated by commas, got {text!r}") from None
+    if not rows:
+        raise ValueError(f"{name} must hold numbers, got {text!r}")
     if len({len(row) for row in rows}) != 1:
         raise ValueError(f"{name} must have rows of one length, got {text!r}")
     return torch.tensor(rows if ";" in text else rows[0])

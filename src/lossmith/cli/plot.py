@@ -1,5 +1,6 @@
 """``lossmith plot``: losses and their gradients as a picture."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,8 @@ def plot(
     from lossmith.see.values import curve
 
     try:
+        if span is not None and not -math.inf < span[0] < span[1] < math.inf:
+            raise ValueError(f"--range must run from a smaller to a larger number, got {span}")
         chosen: list[str | Loss] = [_parse(text) for text in losses]
         numbers = None if residuals is None else _numbers(residuals)
         lonely = len(chosen) == 1 and target is None and numbers is None
@@ -76,8 +79,9 @@ def _parse(text: str) -> "str | Loss":
     fields: dict[str, Any] = {}
     for option in options.split(","):
         key, equals, value = option.partition("=")
-        if not equals:
-            raise ValueError(f"options must come as NAME:OPTION=VALUE, got {text!r}")
+        if not equals or key.strip() in fields:
+            rule = "options must come as NAME:OPTION=VALUE,OPTION=VALUE, each once"
+            raise ValueError(f"{rule}, got {text!r}")
         fields[key.strip()] = literal(value)
     for found in vars(sys.modules[function.__module__]).values():
         if isinstance(found, type) and getattr(found, "function", None) is function:
@@ -91,9 +95,13 @@ def _numbers(path: str) -> Any:
 
     if not Path(path).is_file():
         raise ValueError(f"--residuals must be a file, got {path!r}")
-    if path.endswith(".npy"):
-        return np.load(path, allow_pickle=False).astype(float).ravel()
-    lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        if path.endswith(".npy"):
+            return np.load(path, allow_pickle=False).astype(float).ravel()
+        text = Path(path).read_text(encoding="utf-8")
+    except ValueError as error:  # what neither NumPy nor the decoder can read
+        raise ValueError(f"--residuals must hold numbers, got {path!r}: {error}") from None
+    lines = [line for line in text.splitlines() if line.strip()]
     found: list[float] = []
     for number, line in enumerate(lines):
         try:

@@ -9,6 +9,7 @@ from lossmith.contract.cases import Case, cases
 from lossmith.contract.registry import CHECKS, Check
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
+from lossmith.core.checks import fail_type
 from lossmith.core.loss import loss as register
 
 # The laws live in these modules; importing them fills the list.
@@ -72,6 +73,8 @@ def check_loss(
         >>> all(outcome.reason == "" for outcome in outcomes)
         True
     """
+    if not isinstance(card, Card | None):
+        fail_type("card", "be a Card or None", card)
     if card is not None:
         register(card)(loss)
         card = find_card(loss.__name__)

@@ -394,6 +394,6 @@ LOG_PROBABILITIES = Simplex(
     "log_probabilities", "be log-probabilities", high=0.0, enforced=False, log=True
 )
 # Not enforced: what stands behind a mask may be anything. The losses look at what is present.
-GRADE = Grades("grade", "be >= 0 and finite")
+GRADE = Grades("grade", "be >= 0 and finite", as_is=True)
 MASK = Flags("mask", "be True or False", fill=0.0)
 FLAG = Flag()

@@ -158,6 +158,14 @@ def alike(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return one.to(dtype), other.to(dtype)
 
 
+def centred(x: Tensor, dim: int = -1) -> Tensor:
+    """``x`` minus its mean along ``dim``; what rounding the mean leaves of a constant goes too."""
+    if x.shape[dim] == 0:
+        return x
+    rest = x - x.mean(dim, keepdim=True)
+    return rest - rest.mean(dim, keepdim=True)
+
+
 def unit(x: Tensor, dim: int = -1) -> Tensor:
     """Vectors along ``dim`` brought to length 1; the zero vector stays 0 and passes no gradient.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, of_python, plain, require_beside
+from lossmith.core.checks import fail, of_python, plain, require_beside, said
 from lossmith.core.domain import Interval, Optional, Vector
 from lossmith.core.route import takes_logits
 from lossmith.core.signature import HALF, Signature
@@ -94,6 +94,8 @@ def plan_of(
     # Here and not in each call: torch refuses two devices too, if in other words.
     for argument, tensor in zip(way.tensors, tensors, strict=True):
         require_beside(argument, tensor, tensors[0])
+        if tensor.layout is not torch.strided:
+            fail(argument, "be a dense tensor", said(f"one of layout {tensor.layout}"))
     # kernels take numbers, and know no gradient to them
     learnable = False
     for key, rule in rules.items():

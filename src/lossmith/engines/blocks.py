@@ -101,6 +101,6 @@ def _divisor(call: Call, count: int) -> Tensor | int:
         return 1
     if call.weight is None:
         return count
-    weight = call.weight.detach()
-    total = (weight.float() if weight.dtype in HALF else weight).sum()
+    dtype = call.tensors[0].dtype  # as Call.wide adds them up
+    total = call.weight.detach().to(torch.float32 if dtype in HALF else dtype).sum()
     return torch.where(total == 0, 1.0, total)

@@ -3,12 +3,13 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from torch import Tensor
 
 from lossmith.core import route
 from lossmith.core.card import Card, Coupling
+from lossmith.core.catalogue import card as find_card
 from lossmith.core.checks import fail, fail_type, said
 from lossmith.core.domain import Anything, Domain
 from lossmith.core.loss import build
@@ -119,7 +120,7 @@ def one_pass(
     return fast
 
 
-def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Path:
+def explain_path(loss: str | Callable[..., Tensor], *tensors: Tensor, **options: Any) -> Path:
     """How a call is computed inside ``engine("one_pass")``, and why.
 
     Inside ``engine("blocks")`` it says how blocks would; of what :func:`one_pass` returned, how the
@@ -128,7 +129,7 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
     others above 32,768 elements.
 
     Args:
-        loss: A loss of lossmith, a Module, or what :func:`one_pass` returned.
+        loss: A loss of lossmith or its name, a Module, or what :func:`one_pass` returned.
         *tensors: The tensors of the call.
         **options: Its options, ``sample_weight`` and ``reduction`` among them.
 
@@ -144,6 +145,10 @@ def explain_path(loss: Callable[..., Tensor], *tensors: Tensor, **options: Any) 
         >>> print(lossmith.explain_path(lossmith.huber_loss, torch.zeros(3), torch.zeros(3)))
         plain: 3 elements, and up to 32768 an engine gains nothing
     """
+    if isinstance(loss, str):
+        loss = cast("Callable[..., Tensor]", find_card(loss).function)
+    if not callable(loss):
+        fail_type("loss", "be a loss, a function or a name", loss)
     seen: list[Path] = []
     by: Name = getattr(loss, "by", "blocks" if route.chosen() is ENGINES["blocks"] else "one_pass")
 

@@ -145,7 +145,7 @@ class Rows:
             leaf = tile.detach().requires_grad_()
             result = self.rows(leaf, place)
             values = result.loss if isinstance(result, Terms) else result
-            pull = force[place] if force.ndim else force.expand_as(values)
+            pull = (force[place] if force.ndim else force.expand_as(values)).to(values.dtype)
             (slope,) = torch.autograd.grad(values, leaf, pull)
         loss = values.detach()
         return (result._replace(loss=loss) if isinstance(result, Terms) else loss), slope

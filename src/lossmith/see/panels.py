@@ -1,5 +1,6 @@
 """Draw element losses and their gradients over one axis."""
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,8 @@ def curves(
         fail("target", f"be left out for losses over the {axis}", target)
     spread = None if residuals is None else _finite(residuals)
     low, high = span or _span(drawn, axis, spread)
-    if not low < high:
-        fail("span", "run from a smaller to a larger number", (low, high))
+    if not -math.inf < low < high < math.inf:
+        fail("span", "run from a smaller to a larger finite number", (low, high))
     grid = torch.linspace(low, high, POINTS, dtype=torch.float64)
 
     panels = 2 if gradient else 1

@@ -7,13 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from lossmith.core.catalogue import card as find_card
 from lossmith.core.checks import fail_type
 from lossmith.core.module import Loss, Sum
 from lossmith.train.counting import divisor
+
+try:
+    from lightning.pytorch import LightningModule
+except ImportError as _error:
+    raise ImportError(
+        f"lossmith.train.lightning needs pip install 'lossmith[lightning]': {_error}"
+    ) from None
 
 
 class LossModule(LightningModule):
@@ -32,7 +38,7 @@ class LossModule(LightningModule):
         weight_decay: Of the model.
 
     Raises:
-        TypeError: If ``loss`` cannot be called.
+        TypeError: If ``model`` or ``loss`` cannot be called.
         ValueError: If a name is not in the catalogue.
 
     Example:
@@ -55,6 +61,8 @@ class LossModule(LightningModule):
         super().__init__()
         if not isinstance(loss, str) and not callable(loss):
             fail_type("loss", "be a Module, a function or a name", loss)
+        if not callable(model):
+            fail_type("model", "be a Module or a function", model)
         self.model = model
         self.loss: Any = find_card(loss).function if isinstance(loss, str) else loss
         self.learning_rate, self.weight_decay = learning_rate, weight_decay

@@ -8,16 +8,23 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from optuna import Study, Trial, TrialPruned
-from sklearn.base import clone
-from sklearn.model_selection import cross_val_score
 
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
 from lossmith.core.catalogue import find
 from lossmith.core.checks import fail, said
 from lossmith.tabular.options import shaping, span
-from lossmith.train.estimators import LossClassifier, LossRegressor
+
+try:
+    from optuna import Study, Trial, TrialPruned
+    from sklearn.base import clone
+    from sklearn.model_selection import cross_val_score
+
+    from lossmith.train.estimators import LossClassifier, LossRegressor
+except ImportError as _error:
+    raise ImportError(
+        f"lossmith.train.optuna needs pip install 'lossmith[optuna,lab]': {_error}"
+    ) from None
 
 # Ends of the search for the options of a loss: {"pinball_loss": {"quantile": (0.8, 0.95)}}
 Ranges = Mapping[str, Mapping[str, tuple[float, float]]]

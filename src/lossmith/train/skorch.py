@@ -8,12 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from skorch import NeuralNetClassifier
 from torch import Tensor
 
 from lossmith.core.card import Card
 from lossmith.core.catalogue import card as find_card
 from lossmith.core.checks import fail
+
+try:
+    from skorch import NeuralNetClassifier
+except ImportError as _error:
+    raise ImportError(
+        f"lossmith.train.skorch needs pip install 'lossmith[skorch]': {_error}"
+    ) from None
 
 
 def softmax_rows(output: Tensor) -> Tensor:

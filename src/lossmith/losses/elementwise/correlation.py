@@ -7,7 +7,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import power_of_two, unit
+from lossmith.core.numerics import centred, power_of_two, unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 
@@ -15,14 +15,6 @@ PAIRS = (
     Signature(input=REAL("D"), target=REAL("D"), out=""),
     Signature(input=REAL("N D"), target=REAL("N D"), out="N"),
 )
-
-
-def _centred(x: Tensor) -> Tensor:
-    """``x`` minus its mean along the last dimension; what rounding the mean leaves goes as well."""
-    if x.shape[-1] == 0:
-        return x
-    rest = x - x.mean(-1, keepdim=True)
-    return rest - rest.mean(-1, keepdim=True)
 
 
 @loss(
@@ -73,7 +65,7 @@ def pearson_loss(
         >>> lm.pearson_loss(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([10.0, 20.0, 30.0]))
         tensor(0.0551)
     """
-    x, y = unit(_centred(input)), unit(_centred(target))
+    x, y = unit(centred(input)), unit(centred(target))
     # each length is 1, or 0 for a constant: what it lacks is missing from the distance
     lacking = (x.detach() == 0).all(-1).to(x.dtype) + (y.detach() == 0).all(-1).to(x.dtype)
     return 0.5 * ((x - y).square().sum(-1) + lacking)
@@ -134,7 +126,7 @@ def ccc_loss(
     """
     if input.shape[-1] == 0:
         return (input + target).sum(-1)
-    x, y, gap = _centred(input), _centred(target), input - target
+    x, y, gap = centred(input), centred(target), input - target
     parts = torch.cat([x, y, gap], -1).detach()
     scale = power_of_two(
         parts.abs().amax(-1, keepdim=True)

@@ -7,7 +7,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import NONNEGATIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import alike, unit
+from lossmith.core.numerics import alike, centred, unit
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 
@@ -65,7 +65,7 @@ def barlow_twins_loss(
     """
     if view1.shape[0] == 0:
         return (view1 + view2).sum()
-    one, two = (unit(view - view.mean(0), dim=0) for view in alike(view1, view2))
+    one, two = (unit(centred(view, 0), dim=0) for view in alike(view1, view2))
     off = torch.ones((one.shape[1], one.shape[1]), dtype=torch.bool, device=one.device)
     off = off ^ torch.eye(one.shape[1], dtype=torch.bool, device=one.device)
     # 1 - C of vectors of length 1 is half their squared distance, which does not cancel

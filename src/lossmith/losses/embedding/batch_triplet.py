@@ -34,7 +34,8 @@ def _step(mining: Mining) -> Callable[..., Rows]:
     """The step that mines triplets of the anchors of a stripe."""
 
     def step(embedding: Tensor, target: Tensor, **options: Any) -> Rows:
-        return Rows(functools.partial(_rows, mining=mining, target=target, **options), copies=30)
+        given = {"mining": mining, "target": target, "dtype": embedding.dtype, **options}
+        return Rows(functools.partial(_rows, **given), copies=30)
 
     return step
 
@@ -47,10 +48,11 @@ def _rows(
     target: Tensor,
     squared: bool,
     sample_weight: Tensor | None,
+    dtype: torch.dtype,
     **options: Any,
 ) -> Terms:
     distance = scores.clamp(min=0)  # below 0 by rounding only
-    distance = distance if squared else safe_sqrt(distance)
+    distance = (distance if squared else safe_sqrt(distance)).to(dtype)
     return mining(distance, relations(place, target, sample_weight), **options)
 
 

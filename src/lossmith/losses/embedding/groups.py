@@ -52,8 +52,10 @@ def squared_distances(vectors: Tensor, sample_weight: Tensor | None) -> Sides:
     """Sides whose scores are the squared Euclidean distances of the vectors.
 
     From products, ``|x|^2 - 2 x y + |y|^2``, by two more dimensions. The centre of the batch is
-    taken off first: distances do not know it, and products far from 0 would lose their digits.
+    taken off first: distances do not know it, and products far from 0 would lose their digits. On
+    the CPU they are float64 as well: one outlier would take the digits of all float32 distances.
     """
+    vectors = vectors.double() if vectors.is_cpu else vectors
     count = len(vectors) if sample_weight is None else (sample_weight != 0).sum()
     centre = vectors.detach().sum(0) / (max(count, 1) if isinstance(count, int) else count.clamp(1))
     vectors = vectors - centre

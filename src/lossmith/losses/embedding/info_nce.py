@@ -35,7 +35,8 @@ def _own_key(
 ) -> Softmax:
     place = torch.arange(len(query), device=query.device)
     absent = None if sample_weight is None else sample_weight == 0
-    return Softmax(place, absent, query.dtype, columns=symmetric)
+    dtype = torch.promote_types(query.dtype, key.dtype)
+    return Softmax(place, absent, dtype, columns=symmetric)
 
 
 @loss(

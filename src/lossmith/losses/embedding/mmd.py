@@ -20,13 +20,16 @@ from lossmith.losses.embedding.groups import squared_distances
 
 def _sides(input: Tensor, target: Tensor, *, bandwidth: float | Tensor, **_: Any) -> Sides:
     distances = squared_distances(torch.cat((input, target)), None)
-    return distances._replace(temperature=2 * bandwidth * bandwidth)
+    wide = bandwidth.to(distances.left.dtype) if isinstance(bandwidth, Tensor) else bandwidth
+    return distances._replace(temperature=2 * wide * wide)
 
 
-def _rows(scores: Tensor, place: Tensor, *, counts: tuple[int, int], unbiased: bool) -> Tensor:
+def _rows(
+    scores: Tensor, place: Tensor, *, counts: tuple[int, int], unbiased: bool, dtype: torch.dtype
+) -> Tensor:
     """What each member of the two samples adds to the double sum."""
     n, m = counts
-    likeness = torch.exp(-scores.clamp(min=0))
+    likeness = torch.exp(-scores.clamp(min=0).to(dtype))
     likeness = likeness.scatter(1, place.unsqueeze(1), 0.0 if unbiased else 1.0)
     share = likeness.new_full((n + m,), 1 / n)
     share[n:] = -1 / m
@@ -45,7 +48,8 @@ def _step(input: Tensor, target: Tensor, *, unbiased: bool, **_: Any) -> Rows:
     for name, count in zip(("input", "target"), counts, strict=True):
         if count < 1 + unbiased:
             fail(name, f"have {1 + unbiased} rows or more", count)
-    rows = functools.partial(_rows, counts=counts, unbiased=unbiased)
+    dtype = torch.promote_types(input.dtype, target.dtype)
+    rows = functools.partial(_rows, counts=counts, unbiased=unbiased, dtype=dtype)
     return Rows(rows, copies=6, total=_signed if unbiased else _unsigned)
 
 

@@ -93,11 +93,17 @@ def vicreg_loss(
     """
     if view1.numel() == 0:
         return (view1 + view2).sum()
-    value = invariance * (view1 - view2).square().mean()
+    apart = view1 - view2
+    value = _times(invariance, apart.square().mean()) + 0.0 * apart.clamp(-1, 1).sum()
     for view in (view1, view2):
         flat, repeated = _spread(view, gamma, eps)
-        value = value + variance * flat + covariance * repeated
+        value = value + _times(variance, flat) + _times(covariance, repeated)
     return value
+
+
+def _times(factor: float | Tensor, part: Tensor) -> Tensor:
+    """What is left out by a factor of 0 counts nothing, even where it overflows."""
+    return factor * part if isinstance(factor, Tensor) or factor else torch.zeros_like(part)
 
 
 class VICRegLoss(Loss):

@@ -80,7 +80,7 @@ def lambda_loss(
     """
     shown, grades, present = entries(scores, relevance, mask, low=0.0)
     rank = ranks(shown.detach(), present)
-    gain = shares(grades, ideal_ranks(shown.detach(), grades, present))
+    gain = shares(grades, ideal_ranks(shown.detach(), grades, present)).to(shown.dtype)
     discount = 1 / torch.log2(1.0 + rank)
     apart = (rank.unsqueeze(2) - rank.unsqueeze(1)).abs().clamp(min=1)
     bound = 1 / torch.log2(1.0 + apart) - 1 / torch.log2(2.0 + apart)

@@ -33,6 +33,10 @@ def entries(
 
     The relevance of what is present must be at least ``low`` and finite.
     """
+    if not relevance.is_floating_point():
+        # float32 takes neighbours above 2^24 for equal; Apple's GPUs have no float64
+        wide = scores.dtype if relevance.device.type == "mps" else torch.float64
+        relevance = relevance.to(wide)
     if mask is None:
         mask = torch.ones_like(scores, dtype=torch.bool)
     else:
