@@ -105,6 +105,20 @@ def test_a_sparse_tensor_is_named() -> None:
             call()
 
 
+def test_calls_that_the_dtypes_would_fit_are_named_too() -> None:
+    """An index with a dimension too many is as likely a slip as a target of a wrong dtype."""
+    rule = (
+        r"target must be floating point in the call .*, or fit the call .* target \(\) -> \(\), got"
+    )
+    with pytest.raises(TypeError, match=rule):
+        lm.cross_entropy(torch.zeros(3), torch.tensor([1]))
+    rule = (
+        r"be of an integer dtype in the call .*, or fit the call input \(N, C, \*\), target \(N, C"
+    )
+    with pytest.raises(TypeError, match=rule):
+        lm.cross_entropy(X, CLASSES.float())
+
+
 def test_options_by_position_are_named() -> None:
     """As torch's signature has them: the rule says where they go."""
     rule = "cross_entropy.. takes input, target by position and weight, .* by keyword, got a tensor"

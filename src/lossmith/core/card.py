@@ -172,6 +172,8 @@ class Card:
             f"{name} {tuple(tensor.shape)} of {tensor.dtype}"
             for name, tensor in zip(self.tensors, tensors, strict=True)
         )
+        fitting = [way.describe() for way in self.signatures if way.accepts(tensors, ranks=False)]
+        other = f", or fit the call {' or '.join(fitting)}" if fitting else ""
         for way in self.signatures:
             if way.accepts(tensors, dtypes=False):
                 for (name, domain), tensor in zip(way.tensors.items(), tensors, strict=True):
@@ -180,7 +182,7 @@ class Card:
                         and domain.floating != tensor.is_floating_point()
                     ):
                         kind = "floating point" if domain.floating else "of an integer dtype"
-                        fail_type(name, f"be {kind} in the call {way.describe()}", tensor)
+                        fail_type(name, f"be {kind} in the call {way.describe()}{other}", tensor)
         ways = " or ".join(signature.describe() for signature in self.signatures)
         raise ValueError(f"{self.name}: shapes must fit {ways}, got {found}")
 

@@ -86,14 +86,16 @@ class Signature:
                 return False
         return True
 
-    def accepts(self, tensors: tuple[Tensor, ...], *, dtypes: bool = True) -> bool:
+    def accepts(
+        self, tensors: tuple[Tensor, ...], *, dtypes: bool = True, ranks: bool = True
+    ) -> bool:
         """Whether dtypes and numbers of dimensions fit (sizes are left to :meth:`sizes`)."""
         for tensor, (floating, rank, open_ended) in zip(tensors, self._kinds, strict=True):
             if dtypes and floating is not None and floating != tensor.is_floating_point():
                 return False
             if tensor.is_complex():
                 return False
-            if tensor.ndim < rank if open_ended else tensor.ndim != rank:
+            if ranks and (tensor.ndim < rank if open_ended else tensor.ndim != rank):
                 return False
         return True
 
