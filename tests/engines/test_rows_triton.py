@@ -399,7 +399,7 @@ def test_linear_heads(options, dtype, device, served, monkeypatch) -> None:
     tensors = [torch.randn(n, 8, generator=generator).to(device, dtype) for n in (37, 401)]
     target = torch.randint(401, (37,), generator=generator).to(device)
     target[5] = -100
-    made = {"rows": torch.rand(37, generator=generator), "classes": torch.rand(401)}
+    made = {k: torch.rand(n, generator=generator) for k, n in (("rows", 37), ("classes", 401))}
     given = {k: made[v].to(device, dtype) if v in made else v for k, v in options.items()}
     from lossmith.engines.triton import rows
 
@@ -421,4 +421,4 @@ def test_linear_heads(options, dtype, device, served, monkeypatch) -> None:
     for mine, expected in zip(found, truth, strict=True):
         assert mine.dtype is dtype
         size = expected.abs().max()
-        assert (mine - expected).abs().max() <= 8 * torch.finfo(dtype).eps * size
+        assert (mine - expected).abs().max() <= 16 * torch.finfo(dtype).eps * size

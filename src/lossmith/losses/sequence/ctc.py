@@ -88,7 +88,7 @@ def _plain(
     alpha = torch.where(start, 0.0, IMPOSSIBLE).to(emit).expand(batch, width)
     emitted = emit.gather(2, path.expand(steps, batch, width))
     if steps == 0:
-        alpha = alpha + emit.sum()  # 0, and a gradient of nothing
+        alpha = alpha + emit.sum(0)[:, :1]  # 0, and a gradient of nothing
     for step in range(steps):
         after_one = F.pad(alpha, (1, 0), value=IMPOSSIBLE)[:, :-1]
         after_two = F.pad(alpha, (2, 0), value=IMPOSSIBLE)[:, :-2]
