@@ -135,5 +135,8 @@ def test_mmd_keeps_its_digits_beside_an_outlier_and_between_clusters() -> None:
         for pair in ((p, q), apart):
             found, expected = lm.mmd_loss(*pair), lm.mmd_loss(*(one.double() for one in pair))
             torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=1e-7)
-    for narrow in (1e-25, torch.tensor(1e-25)):
-        assert lm.mmd_loss(q, q + 1, bandwidth=narrow).isfinite()
+    assert lm.mmd_loss(q, q + 1, bandwidth=1e-25).isfinite()
+    learned = torch.tensor(1e-25, requires_grad=True)  # its square is no number of float32
+    value = lm.mmd_loss(q, q + 1, bandwidth=learned)
+    assert value.isfinite()
+    assert torch.autograd.grad(value, learned)[0].isfinite()
