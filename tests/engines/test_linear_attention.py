@@ -347,3 +347,11 @@ def test_it_is_no_less_accurate_than_torch(kind, monkeypatch):
         errors.append([(f - e).norm().item() for f, e in zip(found, exact, strict=True)])
     for ours, torchs in zip(*errors, strict=True):
         assert ours <= torchs
+
+
+def test_smoothing_in_a_program_with_another_default_device() -> None:
+    hidden, weight, target = layer()
+    expected = HEAD(hidden, weight, target, label_smoothing=0.1)
+    with torch.device("meta"):
+        found = HEAD(hidden, weight, target, label_smoothing=0.1)
+    assert found.item() == expected.item()

@@ -92,7 +92,7 @@ def as_lengths(name: str, lengths: Any) -> Any:
     """A tuple, a list or a number as a tensor; anything else as it is."""
     if isinstance(lengths, (tuple, list, int)) and not isinstance(lengths, bool):
         try:
-            found = torch.as_tensor(cast(Any, lengths))
+            found = torch.as_tensor(cast(Any, lengths), device="cpu")
             return found if found.numel() else found.long()  # of nothing it makes float32
         except (TypeError, ValueError, RuntimeError):
             fail(name, "hold whole numbers of 64 bits", lengths)

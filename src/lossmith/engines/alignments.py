@@ -46,7 +46,7 @@ def multiplied(
         return None
     period = int(min(FALL / -math.log(min(low, 0.5)), GROWTH / math.log(3 * max(high, 1.0))))
     count, batch, width = chance.shape
-    size, sample = batch * width, torch.arange(batch)
+    size, sample = batch * width, torch.arange(batch, device="cpu")
     first = sample * width + 2
     last = first + 2 * symbols
     steps, behind = left[0] + 1, left.clamp(min=0)
@@ -67,11 +67,11 @@ def multiplied(
         torch.cumsum(torch.stack(sizes).squeeze(3).log_(), 0, out=scale[1:])
         ahead, back = scale.unbind(1)
         found += ahead.gather(0, (steps // period).unsqueeze(0)).squeeze(0)
-        best = ahead[torch.arange(count) // period]
+        best = ahead[torch.arange(count, device="cpu") // period]
         best += back.gather(0, behind // period)
         best = best.masked_fill_(left < 0, -math.inf).amax(0)
         # where nothing fits, nothing was lost
-        inside = torch.arange(1, differs.shape[1] + 1) < symbols.unsqueeze(1)
+        inside = torch.arange(1, differs.shape[1] + 1, device="cpu") < symbols.unsqueeze(1)
         impossible = symbols + (~differs & inside).sum(1) > steps
         if not (impossible | (best - found <= ROOM)).all():
             return None

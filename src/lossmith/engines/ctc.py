@@ -222,7 +222,7 @@ def _by_products(batch: Batch, wanted: bool, factor: Tensor | None) -> Found | N
         else:
             chance = scores.gather(2, path).double().exp_()
         low, high = (end.item() for end in torch.aminmax(chance))
-        left = steps - torch.arange(1, len(scores) + 1).unsqueeze(1)
+        left = steps - torch.arange(1, len(scores) + 1, device=steps.device).unsqueeze(1)
         outside = (left < 0).unsqueeze(2)
         chance[..., :2] = 0.0
         done = multiplied(chance, low, high, targets[:, 1:] != targets[:, :-1], left, symbols)

@@ -120,7 +120,7 @@ class LabelMaps(Keeping):
 
     def _take_apart(self, tile: Tensor, target: Tensor) -> _Part:
         """The probabilities of the labels are taken out of all."""
-        classes = torch.arange(tile.shape[1], dtype=tile.dtype).unsqueeze(1)
+        classes = torch.arange(tile.shape[1], dtype=tile.dtype, device="cpu").unsqueeze(1)
         mark = torch.eq(target.unsqueeze(1), classes, out=torch.empty_like(tile))
         label, ignore, absent = target.unsqueeze(1).long(), self.measure.ignore_index, None
         # a look at one end of the numbers costs less than a comparison of all

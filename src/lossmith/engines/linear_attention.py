@@ -268,7 +268,7 @@ class Attended:
     @functools.cached_property
     def _far(self) -> Tensor:
         """The sum of the rows of the weight, times the factors of their classes."""
-        ones = torch.ones(len(self.weight))
+        ones = torch.ones(len(self.weight), device=self.weight.device)
         factor = ones if self.by_class is None else self.by_class
         parts = zip(factor.split(CLASSES), self.weight.split(CLASSES), strict=True)
         return torch.stack([each @ tile.float() for each, tile in parts]).sum(0)

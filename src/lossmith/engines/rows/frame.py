@@ -60,7 +60,8 @@ class Frame(NamedTuple):
     @property
     def scale(self) -> Tensor:
         """Factor of the slopes of each row, one number if all have the same."""
-        weight = torch.ones((), dtype=self.dtype) if self.weight is None else self.weight
+        one = torch.ones((), dtype=self.dtype, device="cpu")
+        weight = one if self.weight is None else self.weight
         return weight / self.divisor if self.call.reduction == "mean" and not self.later else weight
 
     def evaluate(
@@ -87,7 +88,7 @@ class Frame(NamedTuple):
         ]
         if self.place is not None:
             made = [(first, self.place)]
-        values = torch.empty(self.layout.out, dtype=self.dtype)
+        values = torch.empty(self.layout.out, dtype=self.dtype, device="cpu")
         line = self.layout.line(values)
         with torch.inference_mode():  # its kernels are called faster
             if not self._fill(grid, one, line, made, buffers):
@@ -153,7 +154,7 @@ def frame_of(call: Call, layout: Layout, ignored: Tensor | None = None) -> Frame
         weight = ones.masked_fill(absent, 0.0)
     else:
         absent = None
-    rows = torch.tensor(first.numel() / first.shape[1 if first.ndim > 1 else 0], dtype=dtype)
+    rows = first.new_tensor(first.numel() / first.shape[1 if first.ndim > 1 else 0], dtype=dtype)
     divisor = rows if weight is None else not_zero(weight.sum())
     return Frame(call, layout, weight, absent, divisor, dtype)
 

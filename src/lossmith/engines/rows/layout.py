@@ -135,7 +135,7 @@ class Work:
         """
         kept = self._kept.get(number)
         if kept is None:
-            kept = self._kept[number] = torch.empty(part.shape, dtype=self.dtype)
+            kept = self._kept[number] = part.new_empty(part.shape, dtype=self.dtype)
         if kept.shape == part.shape:
             return kept
         return kept.view(-1)[: part.numel()].view(part.shape)

@@ -133,8 +133,8 @@ class _Statistics(torch.autograd.Function):
     def forward(ctx: Any, input: Tensor, index: Tensor, keep: Tensor, head: Head) -> Any:
         layout, dtype = Layout(input), torch.float32 if input.dtype in HALF else input.dtype
         grid, place = layout.grid(input), layout.line(index)
-        log_prob, entropy, lse = (torch.empty(index.shape, dtype=dtype) for _ in range(3))
-        mean, correct = torch.empty_like(lse), torch.empty(index.shape, dtype=torch.bool)
+        log_prob, entropy, lse = (index.new_empty(index.shape, dtype=dtype) for _ in range(3))
+        mean, correct = torch.empty_like(lse), index.new_empty(index.shape, dtype=torch.bool)
         lines = [layout.line(each) for each in (log_prob, entropy, lse, correct, mean)]
         work = Work(dtype)
         for piece in layout.pieces(grid, 2):
@@ -173,7 +173,7 @@ class _Statistics(torch.autograd.Function):
         layout, head, dtype = Layout(input), ctx.head, mean.dtype
         grid, place = layout.grid(input), layout.line(index)
         slope, end = layout.empty(input)
-        zero = torch.zeros((), dtype=dtype).expand(index.shape)
+        zero = index.new_zeros((), dtype=dtype).expand(index.shape)
         lines = [layout.line(zero if g is None else g) for g in given]
         middle, absent = layout.line(mean), layout.line(~keep)
         work = Work(dtype)

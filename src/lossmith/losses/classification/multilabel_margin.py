@@ -61,7 +61,7 @@ class _Pairs:
         length = torch.where(target.gather(1, end) < 0, end, x.shape[1]).squeeze(1)
         length, self.order = length.sort(descending=True)
         longest = max(int(length[0]), 1)
-        listed = length.unsqueeze(1) > torch.arange(longest)
+        listed = length.unsqueeze(1) > torch.arange(longest, device="cpu")
         self.rows = listed.sum(0).tolist()  # so many lists reach each place
         label = target[:, :longest].index_select(0, self.order)
         self.label = torch.where(listed, label, label[:, :1].clamp(min=0))

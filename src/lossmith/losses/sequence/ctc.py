@@ -153,7 +153,7 @@ def _native(
     # a harmless symbol behind the ends: of a blank at an end of the range, one look tells all
     low, high = (1, classes - 1) if blank == 0 else (0, classes - 2)
     if min(counts) < places:
-        outside = torch.arange(places) >= target_lengths.unsqueeze(1)
+        outside = torch.arange(places, device="cpu") >= target_lengths.unsqueeze(1)
         targets = targets.masked_fill(outside, low)
     least, most = (end.item() for end in torch.aminmax(targets))
     if not (blank in (0, classes - 1) and low <= least and most <= high):
@@ -162,7 +162,7 @@ def _native(
     if reduction != NATIVE_REDUCTION["none"]:
         mean = reduction == NATIVE_REDUCTION["mean"]
         numbers = [1 / (max(count, 1) * len(counts)) if mean else 1.0 for count in counts]
-        factor = torch.tensor(numbers, dtype=torch.float64)
+        factor = torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
     def plain(*tensors: Tensor) -> Tensor:
         value = _bounded(_plain(*tensors, blank=blank, logits=logits), zero_infinity)
