@@ -1,6 +1,8 @@
 """Where a checked call is computed: by the loss's own function, unless an engine was chosen."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -113,9 +115,29 @@ Route = Callable[[Call], Tensor | None]
 _route: Route | None = None
 
 
+class _Thread(threading.local):
+    """A thread's own routes, the last one in force; without any, that of the program is."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route | None] = []
+
+
+_thread = _Thread()
+
+
 def chosen() -> Route | None:
     """The engine that large calls are offered to first; it returns None to decline."""
-    return _route
+    return _thread.routes[-1] if _thread.routes else _route
+
+
+@contextmanager
+def following(route: Route | None) -> Generator[None]:
+    """Offer the calls of this thread to ``route`` for a while."""
+    _thread.routes.append(route)
+    try:
+        yield
+    finally:
+        _thread.routes.pop()
 
 
 def large(elements: int) -> bool:

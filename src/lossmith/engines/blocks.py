@@ -28,8 +28,9 @@ def in_blocks(
         needs: Positions of those that need a gradient.
 
     Returns:
-        The gradients and the value; None if the mean is not simply that of the values, or what all
-        samples share needs a gradient: an argument, or a tensor that the function brings along.
+        The gradients, in :func:`slope_dtype`, and the value; None if the mean is not simply that of
+        the values, or what all samples share needs a gradient: an argument, or a tensor that the
+        function brings along.
     """
     first, by_element = arguments[0], call.way.out == ("*",)
     split = [not each for each in shared(call)]
@@ -39,7 +40,8 @@ def in_blocks(
     count = flat[0].shape[0]
     step = max(1, BLOCK * count // first.numel())
     divisor = _divisor(call, count)
-    slopes = tuple(in_huge_pages(torch.empty_like(flat[i])) for i in needs)
+    kinds = [slope_dtype(t) for t in flat]
+    slopes = tuple(in_huge_pages(torch.empty_like(flat[i], dtype=kinds[i])) for i in needs)
     values: list[Tensor] = []
     for start in range(0, count, step):
         rows = slice(start, start + step)
@@ -48,6 +50,8 @@ def in_blocks(
             one = [t[:1].clone() if s else t for t, s in zip(part, split, strict=True)]
             if _brings_leaves(call.over(one)):
                 return None
+        for i in needs:
+            part[i] = part[i].to(kinds[i])
         leaves = [part[i].requires_grad_() for i in needs]
         with torch.enable_grad():
             value = _value(call.over(part))
@@ -62,8 +66,15 @@ def in_blocks(
         value = torch.cat(values).view(first.shape if by_element else (count,))
     else:
         value = torch.stack(values).sum()
+        if call.weight is not None and call.reduction == "mean" and len(arguments) - 1 in needs:
+            slopes[-1].sub_(value / divisor)  # the weight is the last; the mean divides by its sum
     whole = tuple(slope.view_as(arguments[i]) for i, slope in zip(needs, slopes, strict=True))
     return whole, value.to(first.dtype)
+
+
+def slope_dtype(argument: Tensor) -> torch.dtype:
+    """What slopes are kept in until the backward pass: a mean's are too small for float16."""
+    return torch.float32 if argument.dtype == torch.float16 else argument.dtype
 
 
 def _value(piece: Call) -> Tensor | None:

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, Self, cast
 
+import torch
 from torch import Tensor
 
 from lossmith.core import route
@@ -14,7 +15,7 @@ from lossmith.core.checks import fail, fail_type, said
 from lossmith.core.domain import Anything, Domain
 from lossmith.core.loss import build
 from lossmith.core.module import Loss
-from lossmith.core.route import Call, Route, follow, large
+from lossmith.core.route import Call, Route, follow, following, large
 from lossmith.core.signature import Signature
 from lossmith.engines.one_pass import Path, plan, run
 
@@ -110,11 +111,10 @@ def one_pass(
 
     @functools.wraps(call)
     def fast(*tensors: Any, **options: Any) -> Tensor:
-        before = follow(ENGINES[engine])
-        try:
+        if torch.compiler.is_compiling():  # there no route is asked for
             return call(*tensors, **options)
-        finally:
-            follow(before)
+        with following(ENGINES[engine]):
+            return call(*tensors, **options)
 
     fast.without_engine, fast.by = call, engine  # type: ignore[attr-defined]
     return fast
@@ -158,11 +158,8 @@ def explain_path(loss: str | Callable[..., Tensor], *tensors: Tensor, **options:
         else:
             seen.append(plan(call, compiler=by != "blocks"))
 
-    before = follow(record)
-    try:
+    with following(record):
         getattr(loss, "without_engine", loss)(*tensors, **options)
-    finally:
-        follow(before)
     if seen:  # a loss with an engine of its own, which declines, is offered a second time
         return next((path for path in seen if path.how != "plain"), seen[-1])
     elements = tensors[0].numel()

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import shutil
+import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,10 +24,10 @@ from lossmith.core.certainty import seen_finite
 from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call
-from lossmith.engines.blocks import in_blocks
+from lossmith.engines.blocks import in_blocks, slope_dtype
 from lossmith.engines.lines import added, in_lines, line_length, units
 from lossmith.engines.pull import Pull, is_one, with_pull
-from lossmith.engines.separate import divisible, separate
+from lossmith.engines.separate import divisible, separate, surroundings
 
 How = Literal["compiled", "rows", "blocks", "attention", "tiles", "triton", "plain"]
 Kernel = Callable[..., tuple[tuple[Tensor, ...], Tensor]]
@@ -44,7 +45,11 @@ _FIXED = re.compile(
 )
 _NONE = NATIVE_REDUCTION["none"]
 _NOTHING = torch.empty(0)
-_kernels: dict[Any, tuple[bool, Kernel]] = {}
+_TOLD_APART = bool, int, float, str, Tensor, torch.dtype, torch.device
+# Functions of one's own may be many, and are kept alive
+MOST = 256
+_making = threading.RLock()  # of two threads' first calls Dynamo makes an error of the compiler's
+_kernels: dict[Any, Kernel] = {}
 _failed: dict[Any, str] = {}
 _asked: dict[Any, bool] = {}
 _brings: set[Any] = set()
@@ -109,6 +114,8 @@ def plan(call: Call, *, compiler: bool = True) -> Path:
     elements = call.tensors[0].numel()
     if call.native and elements < WORTH:
         return Path("plain", f"it has a kernel, which {elements} elements are too few to beat")
+    if not all(map(_known, call.options.values())):
+        return Path("plain", "an option is neither a number nor a word, a function or a tensor")
     if call.reduction == "none" and not _separable(call):
         return Path("plain", "a tensor that all samples share wants a gradient from each")
     if _brings and _key(call) in _brings:
@@ -143,7 +150,7 @@ def run(call: Call, *, compiler: bool = True) -> Tensor | None:
         try:
             slopes, value = _generated(call, needs, bare)
         except Exception as error:  # whatever a compiler may raise; the next call takes blocks
-            _failed[_key(call)] = failure(error)
+            kept(_failed)[_key(call)] = failure(error)
             return run(call, compiler=compiler)
         if value.requires_grad:  # though no argument did in there: only its own graph leads on
             _brings.add(_key(call))
@@ -163,13 +170,15 @@ def _connect(
     domains = tuple(call.way.tensors.values())
 
     def pull(grad: Tensor, needed: Any, leaves: Any, *slopes: Tensor) -> Any:
-        if is_one(grad):
-            return slopes
+        unit = is_one(grad)
         pulls: list[Tensor | None] = []
-        for i, slope, need in zip(needs, slopes, needed, strict=True):
+        for i, slope, leaf, need in zip(needs, slopes, leaves, needed, strict=True):
+            if not need:
+                pulls.append(None)
+                continue
             each = call.way.spread(grad, domains[i], slope.ndim) if grad.ndim else grad
             assert each is not None  # by the plan
-            pulls.append(slope * each if need else None)
+            pulls.append((slope if unit else slope * each).to(leaf.dtype))
         return pulls
 
     return connect(call, needs, value, pull, slopes)
@@ -204,6 +213,13 @@ def _separable(call: Call) -> bool:
     return own and not any(t.requires_grad for t in call.arguments()[len(call.tensors) :])
 
 
+def _known(option: Any) -> bool:
+    """Whether a key can tell an option from others, and from what it becomes later."""
+    if isinstance(option, tuple):
+        return not any(isinstance(one, Tensor) for one in option) and all(map(_known, option))
+    return option is None or isinstance(option, _TOLD_APART) or callable(option)
+
+
 def _key(call: Call) -> Any:
     """What a kernel depends on, sizes and values excepted."""
     fixed = tuple(
@@ -222,26 +238,39 @@ def _generated(
     # a look costs less than what a kernel does for infinite logits: a sum and 9 ms against 11
     # (binary cross-entropy of 4 Mi elements)
     tame = call.logits is not None and not seen_finite(call.logits)
-    key = _key(call), needs, tame, length > 0
-    if key not in _kernels:
-        lines = length > 0 and _separate(call)
-        _kernels[key] = lines, _generate(_template(call), needs, tame)
-    lines, kernel = _kernels[key]
-    if not lines:
-        return kernel(None, *arguments)
-    lined = in_lines(arguments, length)
-    slopes, value = kernel(units(lined[0]), *lined)
+    lines = length > 0 and _separate(call)
+    lined = in_lines(arguments, length) if lines else arguments
+    given = (units(lined[0]) if lines else None, *lined)
+    key = _key(call), needs, tame, lines
+    if (kernel := _kernels.get(key)) is not None:
+        slopes, value = kernel(*given)
+    else:
+        with _making:
+            kernel = _generate(_template(call), needs, tame)
+            slopes, value = kernel(*given)
+            kept(_kernels)[key] = kernel
     whole = [slope.view_as(arguments[i]) for i, slope in zip(needs, slopes, strict=True)]
     return tuple(whole), value
+
+
+def kept(cache: dict[Any, Any]) -> dict[Any, Any]:
+    """The cache, emptied if there is no room in it."""
+    if len(cache) >= MOST:
+        cache.clear()
+    return cache
 
 
 def _separate(call: Call) -> bool:
     """Whether the samples stand alone, as a card claims and the contract tests see to."""
     if call.card.source or call.card.coupling == "row":
         return True
-    key = _key(call)
+    around = surroundings((call.body, *call.options.values()))
+    if around is None:
+        return False
+    key = _key(call), around
     if key not in _asked:
-        _asked[key] = separate(call)
+        with _making:
+            kept(_asked)[key] = separate(call)
     return _asked[key]
 
 
@@ -260,8 +289,12 @@ def _generate(template: Call, needs: tuple[int, ...], tame: bool) -> Kernel:
 
         if not needs:
             return (), total(*tensors)[1]
-        slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*tensors)
-        return slopes, value
+        dtype = tensors[0].dtype
+        wide = list(tensors)
+        for i in needs:
+            wide[i] = wide[i].to(slope_dtype(wide[i]))
+        slopes, (_, value) = torch.func.grad_and_value(total, argnums=needs, has_aux=True)(*wide)
+        return slopes, value.to(dtype)
 
     return _compiled(alone(kernel))
 

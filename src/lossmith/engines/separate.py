@@ -6,12 +6,15 @@ one of which every operation is pointwise, and that asks for no size, treats eac
 """
 
 import logging
+from functools import partial
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
+from torch.nn import Module
 
 from lossmith.core.route import Call
 
@@ -34,6 +37,8 @@ HARMLESS = frozenset(
         _aten.zeros_like.default,
     }
 )
+# Packages whose functions are what they were
+CONSTANT = frozenset({"torch", "lossmith", "math", "numpy", "functools", "operator", "builtins"})
 # Losses of torch's own, of which the usual decompositions make nothing smaller
 LOSSES = [_aten.huber_loss, _aten.mse_loss, _aten.smooth_l1_loss, _aten.soft_margin_loss]
 
@@ -76,6 +81,56 @@ def separate(call: Call) -> bool:
         _log.disabled = shouts
     # a function may ask for the number of dimensions, which leaves no trace
     return own is not None and own == line == lines
+
+
+def surroundings(value: Any) -> tuple[Any, ...] | None:
+    """What a function is made of and looks up, to compare it with what it was.
+
+    None if something may change in place, unseen: a list, a module, an object with attributes.
+    """
+    found: list[Any] = []
+    return tuple(found) if _gathered(value, found, set()) else None
+
+
+def _gathered(value: Any, found: list[Any], seen: set[int]) -> bool:
+    if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device)):
+        found.append((type(value), repr(value)))
+        return True
+    if isinstance(value, Tensor):  # one with dimensions is no part of a pointwise function
+        found.append((Tensor, value.ndim))
+        return True
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+    if isinstance(name, str) and name.split(".")[0] in CONSTANT and not isinstance(value, partial):
+        found.append((name, getattr(value, "__qualname__", "")))
+        return isinstance(value, ModuleType) or (callable(value) and not isinstance(value, Module))
+    apart = _apart(value)
+    if apart is None:
+        return False
+    kind, inside = apart
+    found.append((kind, len(inside)))
+    if id(value) in seen:
+        return True
+    seen.add(id(value))
+    return all(_gathered(one, found, seen) for one in inside)
+
+
+def _apart(value: Any) -> tuple[Any, list[Any]] | None:
+    """What a tuple or a function is, and what it holds; None of anything else."""
+    if isinstance(value, tuple):
+        return tuple, list(value)
+    if isinstance(value, partial):
+        return tuple(value.keywords), [value.func, *value.args, *value.keywords.values()]
+    if not isinstance(value, FunctionType):
+        return None
+    codes, names = [value.__code__], set[str]()
+    while codes:
+        code = codes.pop()
+        names.update(code.co_names)
+        codes += [one for one in code.co_consts if isinstance(one, CodeType)]
+    looked_up = [value.__globals__[name] for name in sorted(names) if name in value.__globals__]
+    cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+    given = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+    return value.__code__, [*looked_up, *cells, *given]
 
 
 def _traced(call: Call, shape: tuple[int, ...]) -> list[Any] | None:
