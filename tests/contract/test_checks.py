@@ -441,6 +441,9 @@ PLANTED: dict[str, Callable[[], Case]] = {
     ),
     "tensors_go_by_keyword_too": lambda: broken(BASE, lambda f, *t, **o: f(t[0], t[1], **o)),
     "options_have_rules": lambda: Case(replace(BASE, options={}), BASE.signatures[0], {}),
+    "learned_options_have_their_gradient": lambda: broken(
+        BASE, lambda f, *t, **o: f(*t, **{**o, "scale": float(o.get("scale", 1.0))})
+    ),
     "gradcheck_passes": lambda: broken(BASE, half_gradient),
     "gradgradcheck_passes": lambda: broken(BASE, wrong_second),
     "jvp_equals_vjp": lambda: broken(BASE, one_way),

@@ -59,7 +59,7 @@ def concerns_engines(law: Check, case: Case) -> bool:
     """
     _, _, group = law.run.__module__.rpartition(".")
     early = group == "errors" or law.name.startswith("compile") or law.once or law.slow
-    of_options = group in ("values", "limits", "reductions") and law.name != CROWD
+    of_options = group in ("values", "limits", "options", "reductions") and law.name != CROWD
     return not early and (of_options or not case.options)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lossmith.contract import errors, limits, modules, reductions, transforms, values
+from lossmith.contract import errors, limits, modules, options, reductions, transforms, values
 from lossmith.contract.cases import Case, cases
 from lossmith.contract.registry import CHECKS, Check
 from lossmith.core.card import Card
@@ -13,7 +13,7 @@ from lossmith.core.checks import fail_type
 from lossmith.core.loss import loss as register
 
 # The laws live in these modules; importing them fills the list.
-LAWS = (values, limits, reductions, errors, transforms, modules)
+LAWS = (values, limits, reductions, errors, options, transforms, modules)
 
 
 class ContractError(AssertionError):

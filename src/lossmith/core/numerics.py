@@ -16,6 +16,11 @@ from torch.nn import functional as F
 _SOFTPLUS_LINEAR_FROM = 40.0
 
 
+def is_number(option: float | Tensor, number: float) -> bool:
+    """Whether an option is this very number. A tensor is not: it may be learned."""
+    return not isinstance(option, Tensor) and option == number
+
+
 def softplus(x: Tensor) -> Tensor:
     """``log(1 + exp(x))``, relative accuracy on the whole line, one kernel."""
     return F.softplus(x, 1.0, _SOFTPLUS_LINEAR_FROM)
@@ -131,12 +136,12 @@ def safe_norm(x: Tensor, p: float = 2.0, dim: int = -1) -> Tensor:
     largest = size.amax(dim, keepdim=True).detach()
     if p == math.inf:
         return size.amax(dim)
-    if p == 1:
+    if is_number(p, 1):
         return size.sum(dim)
     # A factor of its own gradient-free kind: norm(x) = largest * norm(x / largest) for any value.
     unit = power_of_two(largest)
     scaled = x / unit
-    if p == 2:
+    if is_number(p, 2):
         root = safe_sqrt((scaled * scaled).sum(dim))
     else:
         zero = (size == 0).all(dim)
@@ -226,7 +231,7 @@ def softcapped(logits: Tensor, scale: float = 1.0, softcap: float | None = None)
     """``softcap tanh(scale x / softcap)``; without a cap ``scale x``."""
     if softcap is not None:
         return softcap * torch.tanh(logits * (scale / softcap))
-    return logits if scale == 1.0 else scale * logits
+    return logits if is_number(scale, 1) else scale * logits
 
 
 def take_class(values: Tensor, index: Tensor, *, dim: int = 1) -> Tensor:

@@ -37,12 +37,14 @@ class Regions:
     def plan(self, call: Call) -> Path:
         """How the sums of a call would be computed, and why."""
         input, target = call.tensors
-        return _plan(input, target, call.card.link == "softmax", compiler=True)
+        by_class, power = call.card.link == "softmax", call.options.get("gamma")
+        return _plan(input, target, by_class, power, compiler=True)
 
     def __call__(self, call: Call) -> Tensor | None:
         """The value, connected to its arguments; None where logits are NaN or infinite."""
         input, target = call.tensors
-        path = _plan(input, target, call.card.link == "softmax", compiler=False)
+        by_class, power = call.card.link == "softmax", call.options.get("gamma")
+        path = _plan(input, target, by_class, power, compiler=False)
         if path.how == "plain":
             return None
         options, weight = call.options, call.weight
@@ -58,13 +60,15 @@ class Regions:
 REGIONS = Regions()
 
 
-def _plan(input: Tensor, target: Tensor, by_class: bool, *, compiler: bool) -> Path:
+def _plan(input: Tensor, target: Tensor, by_class: bool, power: Any, *, compiler: bool) -> Path:
     elements, device, gpu = input.numel(), input.device.type, on_gpu(input)
     if elements <= route.SMALL and not gpu:  # there it launches fewer kernels
         few = f"{elements} elements, and up to {route.SMALL} an engine gains nothing"
         return Path("plain", few)
     if not eager(input, target):
         return Path("plain", "a compiler, a transform, forward-mode AD or a subclass is at work")
+    if isinstance(power, Tensor):
+        return Path("plain", "a power that is a tensor may be learned")
     labels = by_class and not target.is_floating_point()
     if device == "cpu" and not gpu:
         blocks = Path("blocks", "sums piece by piece, then the gradient from the sums")
@@ -95,7 +99,7 @@ def region_sums(input: Tensor, target: Tensor, measure: Measure) -> Tensor:
         measure: Which sums.
     """
     chosen = route.chosen() is run
-    path = _plan(input, target, measure.by_class, compiler=chosen)
+    path = _plan(input, target, measure.by_class, measure.gamma, compiler=chosen)
     if path.how == "plain":
         return measure.plain(input, target)
     learns = target.is_floating_point()

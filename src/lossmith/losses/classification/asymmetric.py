@@ -10,7 +10,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL, UNIT
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import expm1, faded, logistic_sides
+from lossmith.core.numerics import expm1, faded, is_number, logistic_sides
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
@@ -92,17 +92,21 @@ def asymmetric_loss(
     """
     against, toward, p, rest = logistic_sides(input)  # -log(1 - p) and -log p
     positive = faded(toward, rest, against, gamma_pos)
-    negative = _clipped(input, gamma_neg, clip) if clip else faded(against, p, toward, gamma_neg)
+    whole = is_number(clip, 0)
+    negative = faded(against, p, toward, gamma_neg) if whole else _clipped(input, gamma_neg, clip)
     return target * positive + (1 - target) * negative
 
 
-def _clipped(input: Tensor, gamma: float, clip: float) -> Tensor:
+def _clipped(input: Tensor, gamma: float, clip: float | Tensor) -> Tensor:
     """The same of ``q = p - clip``, 0 below.
 
     Up to 1/2, q is taken as a product, for the difference cancels near the clip; from there on
     1 - q, which is a sum, has the digits.
     """
-    edge = math.log(clip) - math.log1p(-clip)
+    if isinstance(clip, Tensor):
+        edge = torch.log(clip + torch.finfo(clip.dtype).tiny) - torch.log1p(-clip)
+    else:
+        edge = math.log(clip) - math.log1p(-clip)
     counts = input > edge
     x = torch.where(counts, input, edge + 1)
     q = -x.sigmoid() * (1 - clip) * expm1(edge - x)

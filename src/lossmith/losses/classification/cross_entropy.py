@@ -18,7 +18,7 @@ from lossmith.core.domain import (
 )
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
+from lossmith.core.numerics import accurate_log_softmax, class_nll, is_number, softcapped, times
 from lossmith.core.plan import Native
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
@@ -149,11 +149,12 @@ def cross_entropy(
     """
     input = softcapped(input, logit_scale, softcap)
     dim = 1 if input.ndim > 1 else 0
-    extra = z_loss * torch.logsumexp(input, dim).square() if z_loss else 0.0
+    plain, sharp = is_number(z_loss, 0), is_number(label_smoothing, 0)
+    extra = 0.0 if plain else z_loss * torch.logsumexp(input, dim).square()
     classes = input.shape[dim]
     factors = None if weight is None else weight.to(input).view(-1, *[1] * (input.ndim - dim - 1))
     if target.is_floating_point():
-        if label_smoothing:
+        if not sharp:
             target = target * (1 - label_smoothing) + label_smoothing / classes
         if factors is not None:
             target = target * factors
@@ -163,7 +164,7 @@ def cross_entropy(
     own = None if weight is None else weight.to(input)[target]
     if own is not None:
         value = times(own, value)
-    if label_smoothing:
+    if not sharp:
         spread = -accurate_log_softmax(input, dim=dim)
         if factors is not None:
             spread = times(factors, spread)

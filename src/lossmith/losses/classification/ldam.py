@@ -91,7 +91,7 @@ def ldam_loss(
         tensor([1.3133, 2.1269])
     """
     dim = class_dim(input)
-    margins = input.new_full((input.shape[dim],), margin)
+    margins = margin * input.new_ones(input.shape[dim])
     if class_counts is not None:
         counts = class_counts.to(input)
         margins = margin * (counts.amin() / counts).pow(0.25)

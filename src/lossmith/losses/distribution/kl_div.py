@@ -21,7 +21,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import FLAG, LOG_PROBABILITIES, POSITIVE, PROBABILITIES, REAL
 from lossmith.core.loss import NATIVE_REDUCTION, loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax, not_below, times
+from lossmith.core.numerics import accurate_log_softmax, is_number, not_below, times
 from lossmith.core.reduction import BatchReduction, Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.in_cache import Formula, in_cache
@@ -347,7 +347,7 @@ def kl_div_from_logits_loss(
         >>> lm.kl_div_from_logits_loss(student, teacher)
         tensor(0.3681)
     """
-    if temperature != 1:
+    if not is_number(temperature, 1):
         input, target = input / temperature, target / temperature
     log_p, log_q = accurate_log_softmax(input, dim=1), accurate_log_softmax(target, dim=1)
     return rows(log_p.exp(), log_p, log_q.exp(), log_q)

@@ -6,7 +6,7 @@ from lossmith.core.card import Card
 from lossmith.core.domain import POSITIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
-from lossmith.core.numerics import accurate_log_softmax
+from lossmith.core.numerics import accurate_log_softmax, is_number
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import Signature
 from lossmith.engines.rows.divergences import between, reverse
@@ -65,7 +65,7 @@ def reverse_kl_div_from_logits_loss(
         >>> lm.reverse_kl_div_from_logits_loss(student, teacher)
         tensor(0.5108)
     """
-    if temperature != 1:
+    if not is_number(temperature, 1):
         input, target = input / temperature, target / temperature
     log_p, log_q = accurate_log_softmax(input, dim=1), accurate_log_softmax(target, dim=1)
     return rows(log_q.exp(), log_q, log_p.exp(), log_p)

@@ -71,7 +71,7 @@ def charbonnier_loss(
         tensor([4., 5.])
     """
     residual = input - target
-    return torch.hypot(residual, residual.new_full((), eps))
+    return torch.hypot(residual, eps * residual.new_ones(()))
 
 
 class CharbonnierLoss(Loss):

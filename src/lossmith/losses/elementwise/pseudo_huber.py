@@ -77,7 +77,7 @@ def pseudo_huber_loss(
     """
     residual = input - target
     # sqrt(1 + u^2) - 1 = u^2 / (1 + sqrt(1 + u^2)); the left side loses the digits of a small u
-    slant = torch.hypot(residual, residual.new_full((), delta))
+    slant = torch.hypot(residual, delta * residual.new_ones(()))
     return delta * residual * (residual / (delta + slant))
 
 

@@ -1,5 +1,6 @@
 """Smooth L1: absolute error with a parabola at its tip."""
 
+import torch
 import torch._C._nn as kernels
 from torch import Tensor
 
@@ -7,6 +8,7 @@ from lossmith.core.card import Card, Point
 from lossmith.core.domain import NONNEGATIVE, REAL
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
+from lossmith.core.numerics import is_number
 from lossmith.core.reduction import Reduction
 from lossmith.core.signature import elementwise
 
@@ -82,9 +84,10 @@ def smooth_l1_loss(
         tensor([0.1250, 2.5000])
     """
     residual = input - target
-    if beta == 0:
+    if is_number(beta, 0):
         return residual.abs()
-    pull = (residual / beta).clamp(-1, 1)
+    bound = beta + torch.finfo(input.dtype).tiny  # a learned one may be 0
+    pull = residual.clamp(-bound, bound) / bound
     return pull * (residual - 0.5 * beta * pull)
 
 

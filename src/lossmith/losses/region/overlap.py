@@ -17,6 +17,7 @@ from lossmith.core.numerics import (
     accurate_log_softmax,
     class_margin,
     faded,
+    is_number,
     logistic_sides,
     times,
 )
@@ -137,7 +138,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _power(rest: Tensor, gamma: float) -> Tensor:
     """``rest^gamma``, without its infinite slope at 0."""
-    if gamma == 0:
+    if is_number(gamma, 0):
         return torch.ones_like(rest)
     certain = rest == 0
     return torch.where(certain, 0.0, torch.where(certain, 1.0, rest).pow(gamma))
