@@ -13,7 +13,7 @@ from lossmith.core.domain import Interval, Optional, Vector
 STEP = 1e-5
 
 
-def _learnable(case: Case) -> Iterator[tuple[str, Tensor]]:
+def learnable(case: Case) -> Iterator[tuple[str, Tensor]]:
     """The options that are real numbers, as tensors of their values in this case."""
     parameters = inspect.signature(case.card.function).parameters if case.card.function else {}
     for name, rule in case.card.options.items():
@@ -33,7 +33,7 @@ def learned_options_have_their_gradient(case: Case) -> None:
     """
     tensors = case.sample(60)
     here = case(*tensors).item()
-    for name, value in _learnable(case):
+    for name, value in learnable(case):
         leaf = value.clone().requires_grad_()
         try:
             loss = case(*tensors, **{name: leaf})

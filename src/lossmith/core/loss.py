@@ -173,7 +173,8 @@ def build(
             for rule, option, single in plan.looks:
                 rule.check_option(option, options[option])
                 if single:  # of shape (1,) it would add a dimension to a single number
-                    options[option] = options[option].reshape(())
+                    number = options[option].reshape(())
+                    options[option] = number.float() if number.dtype in HALF else number
             if arrange is not None:
                 tensors = arrange(*tensors)
             for index, wanted in plan.casts:
