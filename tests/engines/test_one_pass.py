@@ -370,6 +370,9 @@ def test_engine_stays_until_another_is_chosen(pair) -> None:
     assert "Known" in type(lm.log_cosh_loss(x, y).grad_fn).__name__
     before.__exit__(None, None, None)
     assert "Known" not in type(lm.log_cosh_loss(x, y).grad_fn).__name__
+    with before:  # a second time
+        assert "Known" in type(lm.log_cosh_loss(x, y).grad_fn).__name__
+    assert "Known" not in type(lm.log_cosh_loss(x, y).grad_fn).__name__
 
 
 @pytest.mark.parametrize("name", ["plain", "one_pass", "blocks"])
@@ -381,6 +384,46 @@ def test_a_function_that_reduces_is_refused(name: str, pair) -> None:
     rows = lm.one_pass(lambda input, target: (input - target).mean(0), coupling="row", engine=name)
     with pytest.raises(ValueError, match=r"of shape \(40000,\), got \(1,\)"):
         rows(x[:, None], y[:, None])
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_one_pass_of_what_has_an_engine_already(name: str, pair) -> None:
+    x, y = pair
+    twice = lm.one_pass(lm.one_pass(lambda a, b: (a - b) ** 2), engine=name)
+    torch.testing.assert_close(twice(x, y), (x - y).square().mean())
+    assert lm.explain_path(twice, x, y).how == {"one_pass": "compiled"}.get(name, name)
+    hidden, weight, labels = x.view(-1, 8), y[:400].view(50, 8), torch.arange(N // 8) % 50
+    for loss in (lm.cross_entropy, lambda a, t: F.cross_entropy(a, t, reduction="none")):
+        head = lm.linear_head(loss)
+        found, expected = (
+            f(hidden, weight, labels) for f in (lm.one_pass(head, engine=name), head)
+        )
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_an_option_may_hold_a_number_for_each_row(name: str, pair) -> None:
+    x, y = (each.view(-1, 4) for each in pair)
+    factor = torch.rand(len(x)).requires_grad_()
+    loss = lm.one_pass(
+        lambda a, b, factor=None: ((a - b) ** 2 * factor[:, None]).sum(1),
+        coupling="row",
+        engine=name,
+    )
+    value, expected = loss(x, y, factor=factor), ((x - y) ** 2 * factor[:, None]).sum(1).mean()
+    torch.testing.assert_close(value, expected)
+    wanted = torch.autograd.grad(expected, (x, factor))
+    torch.testing.assert_close(torch.autograd.grad(value, (x, factor)), wanted)
+
+
+@pytest.mark.parametrize("name", ["one_pass", "blocks"])
+def test_targets_may_come_from_inference_mode(name: str, pair) -> None:
+    x, y = pair
+    with torch.inference_mode():
+        frozen = y.clone()
+    with lm.engine(name):
+        (slope,) = torch.autograd.grad(lm.log_cosh_loss(x, frozen), x)
+    torch.testing.assert_close(slope, torch.autograd.grad(lm.log_cosh_loss(x, y), x)[0])
 
 
 def test_wrong_names_are_refused() -> None:

@@ -56,9 +56,11 @@ class engine:
     def __init__(self, name: Name) -> None:
         if name not in ENGINES:
             fail("name", f"be one of {', '.join(map(repr, ENGINES))}", name)
-        self._before = follow(ENGINES[name])
+        self._route = ENGINES[name]
+        self._before = follow(self._route)
 
     def __enter__(self) -> Self:
+        follow(self._route)  # again, for whoever comes back to it
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,12 +104,15 @@ def one_pass(
         fail_type("function", "be a loss or a function", function)
     if engine not in ENGINES:
         fail("engine", f"be one of {', '.join(map(repr, ENGINES))}", engine)
-    call = function
-    if not isinstance(function, Loss) and not isinstance(getattr(function, "card", None), Card):
+    call = function = getattr(function, "without_engine", function)
+    ours = isinstance(function, Loss) or isinstance(getattr(function, "card", None), Card)
+    if not ours and not hasattr(function, "checked"):  # it reduces, and knows its tensors
         adopted = adopt(function, coupling)
 
         def call(*tensors: Any, **options: Any) -> Tensor:
             return adopted(tensors)(*tensors, **options)
+
+        call.checked = True  # type: ignore[attr-defined]
 
     @functools.wraps(call)
     def fast(*tensors: Any, **options: Any) -> Tensor:

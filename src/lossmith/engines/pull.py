@@ -53,7 +53,8 @@ class _Known(torch.autograd.Function):
         saved: tuple[Tensor, ...],
         *leaves: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(*leaves, *saved)
+        # torch keeps no tensor of inference mode, as features or labels may be
+        ctx.save_for_backward(*[t.clone() if t.is_inference() else t for t in (*leaves, *saved)])
         ctx.record = record
         return result[0]
 

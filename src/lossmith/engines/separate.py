@@ -52,7 +52,11 @@ def divisible(call: Call) -> bool:
         first = call.tensors[0]
         whole = all(d.dims == ("*",) for d in domains)
         return whole and all(t.ndim == 0 or t.shape == first.shape for t in call.arguments())
-    return call.way.out == ("N",) and all(d.dims[:1] == ("N",) for d in domains)
+    if call.way.out != ("N",) or any(d.dims[:1] != ("N",) for d in domains):
+        return False
+    # an option of a function of one's own, as long as the batch, may hold a number for each row
+    options = (value for value in call.options.values() if isinstance(value, Tensor))
+    return call.card.source != "" or all(t.shape[:1] != call.tensors[0].shape[:1] for t in options)
 
 
 def shared(call: Call) -> list[bool]:

@@ -125,6 +125,7 @@ def linear_head(
                 options = {name: getattr(loss, name) for name in type(loss).fields} | options
             return only(*tensors, **options)
 
+        head.checked = True  # type: ignore[attr-defined]
         return head
     if isinstance(loss, Loss):
         fail("loss", "be one loss", said(type(loss).__name__))
@@ -139,6 +140,7 @@ def linear_head(
         flat = [t.flatten(0, lead - 1) if lead > 1 else t for t in seen]
         return over(adopted(tuple(flat)))(*tensors, **options)
 
+    adopted_head.checked = True  # type: ignore[attr-defined]
     return adopted_head
 
 
