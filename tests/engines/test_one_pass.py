@@ -412,6 +412,7 @@ def test_an_option_may_hold_a_number_for_each_row(name: str, pair) -> None:
     )
     value, expected = loss(x, y, factor=factor), ((x - y) ** 2 * factor[:, None]).sum(1).mean()
     torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(loss(x, y, factor=factor.detach()), expected)
     wanted = torch.autograd.grad(expected, (x, factor))
     torch.testing.assert_close(torch.autograd.grad(value, (x, factor)), wanted)
 
