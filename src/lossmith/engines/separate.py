@@ -5,6 +5,7 @@ column. Values would show that for some data only. So the function is traced, on
 one of which every operation is pointwise, and that asks for no size, treats each element by itself.
 """
 
+import functools
 import logging
 from functools import partial
 from types import CellType, CodeType, FunctionType, ModuleType
@@ -98,7 +99,7 @@ def surroundings(value: Any) -> tuple[Any, ...] | None:
 
 def _gathered(value: Any, found: list[Any], seen: set[int]) -> bool:
     if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device)):
-        found.append((type(value), repr(value)))
+        found.append((type(value), value))
         return True
     if isinstance(value, Tensor):  # one with dimensions is no part of a pointwise function
         found.append((Tensor, value.ndim))
@@ -126,15 +127,22 @@ def _apart(value: Any) -> tuple[Any, list[Any]] | None:
         return tuple(value.keywords), [value.func, *value.args, *value.keywords.values()]
     if not isinstance(value, FunctionType):
         return None
-    codes, names = [value.__code__], set[str]()
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [one for one in code.co_consts if isinstance(one, CodeType)]
-    looked_up = [value.__globals__[name] for name in sorted(names) if name in value.__globals__]
+    names, globals = _names(value.__code__), value.__globals__
+    looked_up = [globals[name] for name in names if name in globals]
     cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
     given = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     return value.__code__, [*looked_up, *cells, *given]
+
+
+@functools.lru_cache(maxsize=256)
+def _names(code: CodeType) -> list[str]:
+    """The names that a function looks up, those of the functions inside it too."""
+    names, codes = set(code.co_names), list(code.co_consts)
+    while codes:
+        if isinstance(one := codes.pop(), CodeType):
+            names.update(one.co_names)
+            codes += one.co_consts
+    return sorted(names)
 
 
 def _traced(call: Call, shape: tuple[int, ...]) -> list[Any] | None:
