@@ -127,8 +127,8 @@ def _apart(value: Any) -> tuple[Any, list[Any]] | None:
         return tuple(value.keywords), [value.func, *value.args, *value.keywords.values()]
     if not isinstance(value, FunctionType):
         return None
-    names, globals = _names(value.__code__), value.__globals__
-    looked_up = [globals[name] for name in names if name in globals]
+    names, space = _names(value.__code__), value.__globals__
+    looked_up = [space[name] for name in names if name in space]
     cells = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
     given = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
     return value.__code__, [*looked_up, *cells, *given]
