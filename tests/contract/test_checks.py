@@ -457,6 +457,7 @@ PLANTED: dict[str, Callable[[], Case]] = {
     "runs_are_bitwise_repeatable": lambda: broken(BASE, random_part),
     "every_float_dtype_works": lambda: broken(BASE, widened),
     "autocast_changes_nothing": lambda: broken(BASE, multiplied),
+    "autocast_gives_float32": lambda: broken(BASE, lambda f, *t, **o: f(*t, **o).to(t[0].dtype)),
     "partial_gradients_agree": lambda: broken(BASE, asymmetric_gradient),
     "defaults_may_be_named": lambda: broken(
         BASE, lambda f, *t, **o: f(*t, **o) + 0 if "scale" in o else f(*t, **o)

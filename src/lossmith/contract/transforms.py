@@ -273,6 +273,21 @@ def autocast_changes_nothing(case: Case) -> None:
 
 
 @check()
+def autocast_gives_float32(case: Case) -> None:
+    """A loss of half precision there has the digits and the range of float32, as torch's have."""
+    for dtype in (torch.float16, torch.bfloat16):
+        tensors = case.sample(72, dtype, grad=True)
+        wide = tuple(t.float() if t.dtype == dtype else t for t in tensors)
+        with torch.autocast("cpu", dtype):
+            value = case(*tensors)
+            expected = case(*wide, **case.options_like(tensors))
+        assert value.dtype == torch.float32, f"{dtype} under autocast gives {value.dtype}"
+        same(value.detach(), expected.detach(), f"{dtype} under autocast", factor=64)
+        for slope in gradients(case, tensors, value):
+            assert slope.dtype == dtype, f"a gradient of {dtype} is {slope.dtype}"
+
+
+@check()
 def every_float_dtype_works(case: Case) -> None:
     """float16, bfloat16, float32, float64: the result has the dtype of the first argument."""
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from lossmith.core.autocast import autocast_on, autocasts
+from lossmith.core.autocast import autocast_on, autocasts, in_float32
 from lossmith.core.card import Card
 from lossmith.core.checks import (
     bare,
@@ -162,10 +162,12 @@ def build(
                     plans.clear()
                 plans[key] = plan
         if (compiling or autocast_on()) and not card.layered and autocasts(tensors[0]):
+            more: Any = {"sample_weight": sample_weight, "reduction": reduction, **options}
             with torch.autocast(tensors[0].device.type, enabled=False):
-                return function(
-                    *tensors, sample_weight=sample_weight, reduction=reduction, **options
-                )
+                if engine is None or compiling:
+                    return function(*map(_widened, tensors), **more)
+                with in_float32():  # an engine reads half precision as it stands
+                    return function(*tensors, **more)
         if plan.prepare:
             options = {key: options[key] for key in plan.given}
             for option in plan.foreign:
@@ -249,6 +251,11 @@ def build(
     function.__signature__ = signature.replace(return_annotation=Tensor)  # type: ignore[attr-defined]
     function.card = card  # type: ignore[attr-defined]
     return function
+
+
+def _widened(tensor: Any) -> Any:
+    """Half precision in float32; a number, a list or a tensor of whole numbers as it is."""
+    return tensor.float() if getattr(tensor, "dtype", None) in HALF else tensor
 
 
 def _bind(

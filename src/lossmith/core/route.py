@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from lossmith.core.autocast import rounded
 from lossmith.core.card import Card
 from lossmith.core.certainty import tamed, with_limit
 from lossmith.core.reduction import Add, Terms, reduce
@@ -94,8 +95,7 @@ class Call(NamedTuple):
             add: How the sum of a tensor is taken.
             tame: Whether logits may be infinite; if it is known that none is, nobody looks.
         """
-        dtype, value = self.tensors[0].dtype, self.wide(add, tame=tame)
-        return value if value.dtype is dtype else value.to(dtype)
+        return rounded(self.wide(add, tame=tame), self.tensors[0])
 
     def arguments(self) -> tuple[Tensor, ...]:
         """Every tensor of the call: its tensors, those among the options, the weight."""

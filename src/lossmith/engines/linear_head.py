@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossmith.core.autocast import rounded
 from lossmith.core.checks import eager
 from lossmith.core.route import Call
 from lossmith.engines.linear_attention import Attended, attended, attends
@@ -70,7 +71,7 @@ class LinearHead:
             return None
         if _size(call) <= FEW:
             return self._at_once(call)
-        dtype, call = call.tensors[0].dtype, _cast(call, 2 * len(self.biases))
+        hidden, call = call.tensors[0], _cast(call, 2 * len(self.biases))
         given = call.arguments()
         needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
         places = self._places(call, needs)
@@ -87,7 +88,7 @@ class LinearHead:
             else:
                 value, kept = work.adding(places)
                 pull = _pull_added
-        value = value.to(dtype)
+        value = rounded(value, hidden)
         return connect(call, needs, value, pull, kept) if needs else value
 
     def _declines(self, call: Call) -> str:
@@ -115,7 +116,7 @@ class LinearHead:
         logits = [head.plain() for head in task.heads]
         weighed = {"sample_weight": call.weight, "reduction": call.reduction}
         value = self.row(*logits, *task.rest, **task.options, **weighed)
-        return value.to(call.tensors[0].dtype)
+        return rounded(value, call.tensors[0])
 
     def _places(self, call: Call, needs: tuple[int, ...]) -> list[Place]:
         names = [name for name, value in call.options.items() if isinstance(value, Tensor)]

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from lossmith.core.autocast import rounded
 from lossmith.core.checks import eager
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.route import Call
@@ -194,7 +195,7 @@ class Pairs:
         """The value, connected to whatever wants a gradient; None if stripes do not serve."""
         if self.plan(call).how == "plain":
             return None
-        given, dtype = call.arguments(), call.tensors[0].dtype
+        given = call.arguments()
         needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
         once = len(needs) > 0 and call.reduction != "none"  # else the forces are known too late
         bare = call.over([t.detach().float() if t.dtype in HALF else t.detach() for t in given])
@@ -206,7 +207,7 @@ class Pairs:
             swept = _sweep(self.sides(*bare.tensors, **self._options(bare)), step)
         terms = Terms(step.finish(swept.values), swept.normaliser)
         weight = None if bare.weight is None else bare.weight.to(terms.loss.dtype)
-        value = reduce(terms, weight, call.reduction).to(dtype)
+        value = rounded(reduce(terms, weight, call.reduction), call.tensors[0])
         if call.reduction == "mean":
             slopes = tuple(slope.div_(_divisor(terms, weight)) for slope in slopes)
 

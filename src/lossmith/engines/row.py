@@ -12,6 +12,7 @@ import torch
 import torch._C._nn as nn_kernels
 from torch import Tensor
 
+from lossmith.core.autocast import rounded
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.numerics import class_nll
 from lossmith.core.plan import Native
@@ -68,7 +69,7 @@ def one_pass_class_nll(logits: Tensor) -> Native:
 def _widened(kernel: Native, input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     """The value in half precision, computed in float32."""
     value = kernel(input.float(), index, reduction)
-    return None if value is None else value.to(input.dtype)
+    return None if value is None else rounded(value, input)
 
 
 def _of_many(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core import route
-from lossmith.core.autocast import without_autocast
+from lossmith.core.autocast import rounded, without_autocast
 from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.reduction import reduce
@@ -54,7 +54,7 @@ class Regions:
         value = reduce(call.body(*call.tensors, **options), weight, call.reduction)
         if value.device.type == "cpu" and undefined(value):
             return None
-        return value.to(input.dtype)
+        return rounded(value, input)
 
 
 REGIONS = Regions()

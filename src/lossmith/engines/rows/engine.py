@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lossmith.core.autocast import rounded
 from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.route import Call, following
@@ -101,7 +102,7 @@ class Rows:
         done = kernel(call.over([t.detach() for t in given]), needs)
         if done is None:
             return None
-        value = done.value.to(given[0].dtype)
+        value = rounded(done.value, given[0])
         if not any(needs):
             return value
         kept = tuple(s for s in done.slopes if s is not None)
