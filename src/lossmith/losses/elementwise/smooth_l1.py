@@ -86,8 +86,12 @@ def smooth_l1_loss(
     residual = input - target
     if is_number(beta, 0):
         return residual.abs()
-    bound = beta + torch.finfo(input.dtype).tiny  # a learned one may be 0
-    pull = residual.clamp(-bound, bound) / bound
+    if isinstance(beta, Tensor):  # which may be 0
+        outside = residual.abs() >= beta
+        beta_inside = torch.where(outside, 1.0, beta)
+        pull = torch.where(outside, residual.sign(), residual / beta_inside)
+    else:
+        pull = (residual / beta).clamp(-1, 1)
     return pull * (residual - 0.5 * beta * pull)
 
 
