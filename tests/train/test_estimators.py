@@ -305,6 +305,35 @@ def test_the_loop_gives_back_the_weights_of_the_best_epoch() -> None:
     assert cost(network(x[hold]), hold).item() == min(course.held)
 
 
+def test_the_loop_gives_back_what_the_loss_had_learned_in_the_best_epoch() -> None:
+    torch.manual_seed(0)
+    x, network = torch.randn(40, 20), torch.nn.Linear(20, 1)
+    target, hold = torch.randn(40), torch.arange(20, 40)
+    loss = lm.AdaptiveBarronLoss()
+
+    def cost(output: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return loss(output[:, 0], target[rows])
+
+    recipe = Recipe(epochs=100, batch=20, rate=0.05, decay=0.0, patience=100)
+    order, learnt = torch.Generator().manual_seed(0), list(loss.parameters())
+    course = train(network, learnt, x, torch.ones(40), cost, torch.arange(20), hold, recipe, order)
+    assert course.best < 50
+    with torch.no_grad():
+        assert cost(network(x[hold]), hold).item() == min(course.held)
+
+
+def test_a_scale_of_the_logits_that_is_learned_belongs_to_the_prediction() -> None:
+    X, _, y = _classes(300)
+    given = lm.CrossEntropyLoss(logit_scale=torch.nn.Parameter(torch.tensor(0.1)))
+    model = LossClassifier(given, random_state=0, epochs=20, standardize=False)
+    model.fit(X, y)
+    scale = model.loss_.logit_scale.item()
+    assert scale != pytest.approx(0.1, rel=0.1)
+    outputs = model.module_(torch.as_tensor(X)).detach().numpy()
+    wanted = scale * (outputs[:, 1] - outputs[:, 0])
+    np.testing.assert_allclose(model.decision_function(X), wanted, rtol=1e-4, atol=1e-6)
+
+
 def _dropout(inputs: int, outputs: int) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(inputs, outputs), torch.nn.Dropout(0.5))
 

@@ -16,11 +16,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from torch import Tensor
 
 from lossmith.core.checks import fail, said
+from lossmith.core.module import Loss
 from lossmith.core.numerics import softcapped
 from lossmith.tabular.coding import AMOUNTS_OF, Coding, Unfit, code_amounts, code_classes, encode
 from lossmith.tabular.scale import residual_scale
 from lossmith.train.network import NetworkEstimator
-from lossmith.train.serving import Part, common
+from lossmith.train.serving import Part, common, parts
 from lossmith.train.units import units
 
 Array = NDArray[Any]
@@ -289,7 +290,10 @@ class LossClassifier(ClassifierMixin, NetworkEstimator):
 
     def decision_function(self, X: Any) -> Array:
         """Logits or margins: of the second class ``(rows,)`` for two, else ``(rows, classes)``."""
-        raw = softcapped(self._output(X), *self._parts[0].cap)
+        raw = self._output(X)
+        trained = parts(self.loss_, None) if isinstance(self.loss_, Loss) else self._parts
+        with torch.no_grad():
+            raw = softcapped(raw, *trained[0].cap)
         if self._width == 0:
             raw = raw[:, 0]
         elif len(self.classes_) == 2:

@@ -77,7 +77,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, lr=recipe.rate, weight_decay=recipe.decay, fused=True)
     steps, step = recipe.epochs * -(-len(fit) // recipe.batch), 0
     shares = weight / weight[fit].sum()
-    course, kept = Course(), network.state_dict()
+    course, kept = Course(), _Kept(network, learnt)
     for epoch in range(1, recipe.epochs + 1):
         network.train()
         order = fit[torch.randperm(len(fit), generator=generator)]
@@ -102,13 +102,30 @@ def train(
         if not course.held:
             course.best = epoch
         elif seen < min(course.held[:-1], default=float("inf")):
-            course.best, kept = epoch, copy.deepcopy(network.state_dict())
+            course.best, kept = epoch, _Kept(network, learnt)
         elif epoch - course.best >= recipe.patience:
             break
     if course.held:
-        network.load_state_dict(kept)
+        kept.put_back()
     network.eval()
     return course
+
+
+class _Kept:
+    """What is learned, as it was at some time."""
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Module, learnt: Sequence[nn.Parameter]) -> None:
+        self.network, self.learnt = network, learnt
+        self.state = copy.deepcopy(network.state_dict())
+        self.values = [parameter.clone() for parameter in learnt]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Undo what was learned since."""
+        self.network.load_state_dict(self.state)
+        for parameter, value in zip(self.learnt, self.values, strict=True):
+            parameter.copy_(value)
 
 
 @torch.no_grad()
