@@ -100,3 +100,53 @@ def test_only_losses_can_be_added() -> None:
         HuberLoss() + 1
     with pytest.raises(TypeError):
         HuberLoss() + torch.nn.Linear(1, 1)
+
+
+def test_a_sum_compiles_to_one_graph() -> None:
+    input, target = _batch()
+    both = HuberLoss() + 0.5 * HuberLoss(delta=0.1)
+    compiled = torch.compile(both, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(input, target), both(input, target))
+
+
+def test_sums_of_sums_are_flat_and_parts_may_come_one_by_one() -> None:
+    a, b = HuberLoss(delta=1.0), HuberLoss(delta=2.0)
+    nested = lossmith.Sum(iter([(2.0, a + 3 * b), (1, b)]))
+    assert nested.scales == [2.0, 6.0, 1]
+    assert nested.labels == ["huber_loss", "huber_loss_2", "huber_loss_3"]
+
+
+@pytest.mark.parametrize("factor", [float("nan"), True, "1"])
+def test_factors_of_the_constructor_are_checked_too(factor: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="factor must be"):
+        lossmith.Sum([(factor, HuberLoss())])
+
+
+def test_no_part_of_several_may_overwrite_the_input() -> None:
+    greedy = CrossEntropyLoss(overwrite_input=True)
+    with pytest.raises(ValueError, match="overwrite_input must be False in a sum"):
+        greedy + lossmith.FocalLoss()
+    assert (2 * greedy).scales == [2.0]
+
+
+def test_terms_seen_inside_a_transform_are_plain_tensors() -> None:
+    input, target = torch.randn(2, 4, 3)
+    both = HuberLoss() + lossmith.MSELoss()
+    torch.func.grad(lambda x: both(x, target))(input)
+    copy.deepcopy(both)
+    torch.func.vmap(both)(input, target)
+    pickle.dumps(both)
+    assert [tuple(term.shape) for term in both.terms.values()] == [(4,), (4,)]
+
+
+def test_a_parameter_given_to_a_module_is_learned() -> None:
+    scale = torch.nn.Parameter(torch.tensor(1.0))
+    head = CrossEntropyLoss(logit_scale=scale)
+    both = head + 0.5 * lossmith.FocalLoss(gamma=torch.nn.Parameter(torch.tensor(2.0)))
+    assert dict(head.named_parameters()) == {"logit_scale": scale}
+    assert [name for name, _ in both.named_parameters()] == ["parts.0.logit_scale", "parts.1.gamma"]
+    logits = torch.randn(8, 3)
+    both(logits, torch.arange(8) % 3).backward()
+    assert all(each.grad is not None and each.grad != 0 for each in both.parameters())
+    again = copy.deepcopy(both.double())
+    assert [each.dtype for each in again.parameters()] == [torch.float64] * 2

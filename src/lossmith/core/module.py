@@ -2,13 +2,13 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self, cast, dataclass_transform
 
 from torch import Tensor, nn
 
 from lossmith.core.card import Card
-from lossmith.core.checks import fail, fail_type, of_python, said
+from lossmith.core.checks import bare, fail, fail_type, of_python, said
 from lossmith.core.plan import same
 from lossmith.core.reduction import Reduction
 
@@ -26,8 +26,8 @@ class Loss(nn.Module):
     """A loss as a Module. Subclasses name a function and declare its options as fields.
 
     ``delta: float = 1.0`` in the class body becomes a keyword of the constructor, an attribute and
-    a part of the ``repr``. Tensors become buffers. Values are checked by the card when the Module
-    is built, and again at each call.
+    a part of the ``repr``. Tensors become buffers; a parameter is learned. Values are checked by the
+    card when the Module is built, and again at each call.
 
     Attributes:
         function: The functional form.
@@ -84,7 +84,9 @@ class Loss(nn.Module):
             known, got = ", ".join(cls.fields), ", ".join(unknown)
             raise TypeError(f"{cls.__name__}() takes {known} by keyword, got {got}")
         for name, value in {**cls.fields, **fields}.items():
-            if isinstance(value, Tensor):
+            if isinstance(value, nn.Parameter):
+                self.register_parameter(name, value)
+            elif isinstance(value, Tensor):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, of_python(value))
@@ -147,12 +149,8 @@ class Loss(nn.Module):
         return self if other == 0 else NotImplemented
 
     def __mul__(self, factor: float) -> "Sum":
-        factor = of_python(factor)
-        if isinstance(factor, bool) or not isinstance(factor, (int, float)):
-            fail_type("factor", "be a number", factor)
-        if not math.isfinite(factor):
-            fail("factor", "be finite", factor)
-        return Sum([(factor * scale, part) for scale, part in _parts(self)])
+        number = _factor(factor)
+        return Sum([(number * scale, part) for scale, part in _parts(self)])
 
     __rmul__ = __mul__
 
@@ -176,7 +174,8 @@ class Sum(Loss):
 
     Raises:
         TypeError: If ``parts`` is anything else.
-        ValueError: In the call, if the parts give values of different shapes.
+        ValueError: If a factor is not finite, or one of several parts overwrites the input; in the
+            call, if the parts give values of different shapes.
 
     Example:
         >>> import torch, lossmith
@@ -187,12 +186,19 @@ class Sum(Loss):
         {'mse_loss': tensor(4.), 'l1_loss': tensor(1.)}
     """
 
-    def __init__(self, parts: list[tuple[float, Loss]]) -> None:
+    def __init__(self, parts: Iterable[tuple[float, Loss]]) -> None:
         nn.Module.__init__(self)
-        if not parts or not all(_is_part(part) for part in parts):
+        given = list(parts)
+        if not given or not all(map(_is_part, given)):
             fail_type("parts", "be pairs of a number and a Loss, one or more", parts)
-        self.parts = nn.ModuleList(part for _, part in parts)
-        self.scales = [scale for scale, _ in parts]
+        given = [(_factor(scale) * own, part) for scale, sum in given for own, part in _parts(sum)]
+        if len(given) > 1 and any(getattr(part, "overwrite_input", False) for _, part in given):
+            fail("overwrite_input", "be False in a sum, whose other parts read the input too", True)
+        self.parts = nn.ModuleList(part for _, part in given)
+        self.scales = [scale for scale, _ in given]
+        self.labels: list[str] = []  # a compiler cannot look at cards
+        for _, part in given:
+            self.labels.append(_unused(part.label, self.labels))
         self.terms: dict[str, Tensor] = {}
 
     def forward(
@@ -201,8 +207,7 @@ class Sum(Loss):
         """The weighted sum; each part sees all the tensors."""
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
-        for scale, part in zip(self.scales, self.parts, strict=True):
-            label = _unused(cast(Loss, part).label, terms)
+        for label, scale, part in zip(self.labels, self.scales, self.parts, strict=True):
             try:
                 value = scale * part(*tensors, sample_weight=sample_weight, **named)
             except (TypeError, ValueError) as error:
@@ -210,7 +215,7 @@ class Sum(Loss):
             if total is not None and value.shape != total.shape:
                 shapes = f"{tuple(total.shape)} and {tuple(value.shape)} from {label}"
                 fail("parts", "reduce to one shape (nothing is broadcast)", said(shapes))
-            terms[label] = value.detach()
+            terms[label] = bare(value.detach())
             total = value if total is None else total + value
         self.terms = terms
         assert total is not None
@@ -234,13 +239,22 @@ def _parts(loss: Loss) -> list[tuple[float, Loss]]:
 
 def _is_part(part: object) -> bool:
     match part:
-        case (int() | float(), Loss()):
+        case (_, Loss()):
             return True
         case _:
             return False
 
 
-def _unused(name: str, taken: dict[str, Tensor]) -> str:
+def _factor(factor: Any) -> float:
+    factor = of_python(factor)
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)):
+        fail_type("factor", "be a number", factor)
+    if not math.isfinite(factor):
+        fail("factor", "be finite", factor)
+    return factor
+
+
+def _unused(name: str, taken: list[str]) -> str:
     number, candidate = 2, name
     while candidate in taken:
         candidate, number = f"{name}_{number}", number + 1

@@ -123,7 +123,7 @@ def barron_loss(
 
 
 class BarronLoss(Loss):
-    """Module form of :func:`barron_loss`; tensors become buffers, which do not learn."""
+    """Module form of :func:`barron_loss`; a tensor learns only if it is a parameter."""
 
     alpha: float | Tensor = 1.0
     scale: float | Tensor = 1.0
