@@ -26,8 +26,8 @@ class Loss(nn.Module):
     """A loss as a Module. Subclasses name a function and declare its options as fields.
 
     ``delta: float = 1.0`` in the class body becomes a keyword of the constructor, an attribute and
-    a part of the ``repr``. Tensors become buffers; a parameter is learned. Values are checked by the
-    card when the Module is built, and again at each call.
+    a part of the ``repr``. Tensors become buffers; parameters are learned. Values are checked by
+    the card when the Module is built, and again at each call.
 
     Attributes:
         function: The functional form.
