@@ -85,13 +85,19 @@ def transforming() -> bool:
 
 
 def observed() -> bool:
-    """Whether a ``torch.func`` transform or a forward-mode derivative is active.
+    """Whether a ``torch.func`` transform, a forward-mode derivative or a trace is active.
 
     ``torch.autograd.Function`` under those would be refused or, for forward mode, silently lose the
     tangent. The level of forward mode is a private name of torch; the contract's law
     ``jvp_equals_vjp`` and gradcheck's forward mode watch over it.
     """
-    return forward_ad._current_level >= 0 or functorch.peek_interpreter_stack() is not None
+    deriving = forward_ad._current_level >= 0 or functorch.peek_interpreter_stack() is not None
+    return deriving or traced()
+
+
+def traced() -> bool:
+    """Whether ``torch.jit.trace`` is active, to which a value that is looked at is a constant."""
+    return torch._C._get_tracing_state() is not None
 
 
 def plain(*tensors: Tensor) -> bool:
@@ -118,7 +124,7 @@ def bare(tensor: Tensor) -> Tensor:
 
 def checkable(tensor: Tensor) -> bool:
     """Whether values of ``tensor`` may be looked at now without stalling a device."""
-    return tensor.is_cpu or (_debugging and tensor.device.type != "meta")
+    return not traced() and (tensor.is_cpu or (_debugging and tensor.device.type != "meta"))
 
 
 def within(plain: Tensor, low: float, high: float) -> bool:

@@ -29,7 +29,7 @@ def _rows(scores: Tensor, place: Tensor, *, target: Tensor, sample_weight: Tenso
     at = torch.where(positive, scores, lowest).argmax(1, keepdim=True)
     nearest = scores.gather(1, at)
     rest = torch.where(out, lowest, scores).scatter(1, at, lowest)
-    others = positive.scatter(1, at, False)
+    others = positive.scatter(1, at, 0)
     behind = torch.where(others, nearest - scores, 0.0).sum(1)
     count = positive.sum(1)
     value = softplus(torch.logsumexp(rest, 1) - nearest.squeeze(1)) + behind / count.clamp(min=1)
