@@ -708,6 +708,22 @@ def test_autocast_leaves_the_logits_in_float32():
     assert torch.equal(inside, outside)
 
 
+@pytest.mark.parametrize("rows", [6, 90])
+def test_autocast_chooses_the_products_where_that_makes_them_faster(rows, monkeypatch):
+    """As on a GPU: parameters are float32 there, and products in it take many times as long."""
+    monkeypatch.setattr("lossmith.transform.linear_head.FASTER", {"cpu"})
+    tensors, target = layer(rows, dtype=torch.float32), labels(rows)
+    loss = lm.linear_head(lm.cross_entropy)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = loss(*tensors[:2], target)
+        wanted = loss(*(t.bfloat16() for t in tensors[:2]), target)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+    slopes = torch.autograd.grad(found, tensors[:2])
+    assert [slope.dtype for slope in slopes] == [torch.float32] * 2
+    torch.testing.assert_close(slopes, torch.autograd.grad(wanted, tensors[:2]))
+
+
 def test_losses_without_logits_are_refused():
     with pytest.raises(TypeError, match="loss must be a loss or a function, got str"):
         lm.linear_head("cross_entropy")

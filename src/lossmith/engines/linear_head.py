@@ -71,7 +71,6 @@ class LinearHead:
             return None
         if _size(call) <= FEW:
             return self._at_once(call)
-        hidden, call = call.tensors[0], _cast(call, 2 * len(self.biases))
         given = call.arguments()
         needs = tuple(i for i, t in enumerate(given) if torch.is_grad_enabled() and t.requires_grad)
         places = self._places(call, needs)
@@ -88,7 +87,7 @@ class LinearHead:
             else:
                 value, kept = work.adding(places)
                 pull = _pull_added
-        value = rounded(value, hidden)
+        value = rounded(value, given[0])
         return connect(call, needs, value, pull, kept) if needs else value
 
     def _declines(self, call: Call) -> str:
@@ -142,15 +141,6 @@ class LinearHead:
 
 def _size(call: Call) -> int:
     return call.tensors[0].shape[0] * call.tensors[1].shape[0]
-
-
-def _cast(call: Call, layers: int) -> Call:
-    """Under autocast on a GPU, the layers in the dtype that it chose."""
-    if call.tensors[0].device.type != "cuda" or not torch.is_autocast_enabled("cuda"):
-        return call
-    low = torch.get_autocast_dtype("cuda")
-    cast = [t.to(low) if i < layers else t for i, t in enumerate(call.tensors)]
-    return call._replace(tensors=tuple(cast))
 
 
 def _pull_added(grad: Tensor, needed: Any, leaves: tuple[Tensor, ...], *sums: Tensor) -> Any:
