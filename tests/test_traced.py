@@ -1,7 +1,8 @@
-"""``torch.jit.trace``: no value that was looked at on the way becomes a constant of the trace."""
+"""``torch.jit.trace`` and tensors without values: nothing is looked at that is not there."""
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lossmith as lm
 from lossmith.contract.cases import cases
@@ -33,3 +34,15 @@ def test_what_a_trace_has_not_seen() -> None:
     absent[0], certain[0, 1] = -100, -torch.inf
     torch.testing.assert_close(trace(logits, absent), lm.cross_entropy(logits, absent))
     torch.testing.assert_close(trace(certain, labels), lm.cross_entropy(certain, labels))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_tensors_without_values_pass_through(name: str) -> None:
+    """As memory is estimated before a training."""
+    case = next(cases(CARDS[name]))
+    with FakeTensorMode() as mode:
+        tensors = [mode.from_tensor(t) for t in case.sample(0, torch.float32, grad=True, N=70)]
+        value = case(*tensors)
+        assert value.shape == ()
+        if value.requires_grad:
+            value.backward()

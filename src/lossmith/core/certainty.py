@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from lossmith.core.checks import bare
+from lossmith.core.checks import bare, checkable
 from lossmith.core.reduction import Terms
 from lossmith.core.signature import HALF, Signature
 
@@ -26,7 +26,7 @@ def seen_finite(logits: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     plain = bare(logits).detach()
-    if not plain.is_cpu:
+    if not plain.is_cpu or not checkable(plain):
         return False
     wide = torch.float32 if plain.dtype in HALF else None  # a sum of float16 soon overflows
     return math.isfinite(plain.sum(dtype=wide).item())

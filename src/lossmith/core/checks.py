@@ -123,8 +123,10 @@ def bare(tensor: Tensor) -> Tensor:
 
 
 def checkable(tensor: Tensor) -> bool:
-    """Whether values of ``tensor`` may be looked at now without stalling a device."""
-    return not traced() and (tensor.is_cpu or (_debugging and tensor.device.type != "meta"))
+    """Whether ``tensor`` has values that may be looked at now without stalling a device."""
+    if traced() or not plain(tensor):  # a subclass may have none, or elsewhere
+        return False
+    return tensor.is_cpu or (_debugging and tensor.device.type != "meta")
 
 
 def within(plain: Tensor, low: float, high: float) -> bool:

@@ -191,7 +191,7 @@ class Sum(Loss):
         given = list(parts)
         if not given or not all(map(_is_part, given)):
             fail_type("parts", "be pairs of a number and a Loss, one or more", parts)
-        given = [(_factor(scale) * own, part) for scale, sum in given for own, part in _parts(sum)]
+        given = [(_factor(scale) * own, one) for scale, part in given for own, one in _parts(part)]
         if len(given) > 1 and any(getattr(part, "overwrite_input", False) for _, part in given):
             fail("overwrite_input", "be False in a sum, whose other parts read the input too", True)
         self.parts = nn.ModuleList(part for _, part in given)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from lossmith.core.card import Card, Point
 from lossmith.core.checks import fail
@@ -359,8 +360,9 @@ setattr(_log_partition_of, "_dynamo_marked_constant", True)  # noqa: B010
 
 @cache
 def _known_log_partition(alpha: float) -> float:
-    """On the CPU only, wherever the tensors are."""
-    return _log_partition(torch.tensor(alpha, dtype=torch.float64, device="cpu")).item()
+    """On the CPU only, wherever the tensors are, and even if they have no values."""
+    with _disable_current_modes():
+        return _log_partition(torch.tensor(alpha, dtype=torch.float64, device="cpu")).item()
 
 
 def _log_partition(alpha: Tensor) -> Tensor:
