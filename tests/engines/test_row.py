@@ -7,10 +7,15 @@ import torch
 from torch import Tensor
 
 import lossmith as lm
-from lossmith.engines import row
+from lossmith.engines import exponential, row
 
 # each on a side of its own of the sizes that decide
 SHAPES = ((9, 7), (60, 40), (90, 100), (60, 1000), (300, 400), (2000, 700), (5000, 10), (2, 5000))
+
+
+@pytest.fixture(autouse=True, params=["exp", "exp2"])
+def _on_either_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exponential, "BY_TWO", request.param == "exp2")
 
 
 def batch(shape: tuple[int, int], likely: float | None) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lossmith.core.numerics import times
 from lossmith.engines.eligible import by_triton
+from lossmith.engines.exponential import exp_of
 from lossmith.engines.row_passes import Options, Rows, Tensors
 from lossmith.engines.rows.head import Head
 from lossmith.engines.rows.probabilities import Against
@@ -150,7 +151,10 @@ def _lower(logits: Tensor, place: Tensor, by_class: Tensor | None, smooth: bool)
         below = (out.sum(1) if by_class is None else out @ by_class).unsqueeze(1)
         if out.device.type == "cpu" and not math.isfinite(below.sum().item()):
             return None
-    out.exp_()
+    if out.is_cpu:
+        exp_of(out, out)
+    else:
+        out.exp_()
     own = out.gather(1, place)
     out.scatter_(1, place, 0.0)
     return _Lowered(top, depth, own, out.sum(1, keepdim=True), below, certain)

@@ -18,8 +18,9 @@ from lossmith.core.numerics import class_nll
 from lossmith.core.plan import Native
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
+from lossmith.engines.exponential import better_lowered, lowered_exp
 from lossmith.engines.pull import is_one, reduced, with_pull
-from lossmith.engines.rows.head import COSTLY, exp_of, far_cost, in_range, tame
+from lossmith.engines.rows.head import COSTLY, far_cost, in_range, tame
 from lossmith.engines.rows.layout import apart
 
 # Costs of a target from which torch's kernels keep the digits, in float32 and in float64: the mean
@@ -82,14 +83,15 @@ def _of_many(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
         return None
     logits, place = input.detach(), index.unsqueeze(1)
     # the glance takes as long as what it might spare few
-    bare = logits.numel() > SWIFT and tame(logits)
+    bare = logits.numel() > SWIFT and not better_lowered(logits) and tame(logits)
     top = None if bare else logits.amax(1, keepdim=True)
-    share = torch.exp(logits) if top is None else _lowered(logits, top)
+    share = torch.empty_like(logits)
+    share = torch.exp(logits, out=share) if top is None else lowered_exp(logits, top, share)
     own, rest = apart(share, place)
     whole = own + rest
     if top is None and not in_range(whole):
         top = logits.amax(1, keepdim=True)
-        share = _lowered(logits, top)
+        lowered_exp(logits, top, share)
         own, rest = apart(share, place)
         whole = own + rest
     value = (rest / own).log1p_()
@@ -159,12 +161,6 @@ def _connected(
         kept=(slope,),
         done=True,
     )
-
-
-def _lowered(logits: Tensor, top: Tensor) -> Tensor:
-    """Exponentials that cannot overflow. On the CPU only."""
-    depths = logits - top
-    return exp_of(depths, depths)
 
 
 def _typical(cost: Tensor, reduction: int, rows: int) -> float:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
+from lossmith.engines.exponential import better_lowered, exp_of
 from lossmith.engines.rows.device import apart_on_device
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import exp_of, in_range
+from lossmith.engines.rows.head import in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
 
@@ -115,6 +116,8 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
         divergence: Leaves slopes that are in proportion to ``p`` and ``q``.
         part: The factor of that proportion, which then costs no step of its own.
     """
+    # a difference of shares keeps no more digits than they have, and a depth may cost them some
+    lowered = divergence is not total_variation
 
     def kernel(call: Call, needs: tuple[bool, ...]) -> Done | None:
         """By blocks of rows. On the CPU only."""
@@ -136,7 +139,8 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
                     side = out.copy_(side)
                 if sharpness != 1:  # only now: half precision would round the product
                     side = torch.mul(side, sharpness, out=out)
-                whole = None if work.lowers else total(torch.exp(side, out=e))
+                lowers = work.lowers or (lowered and better_lowered(e))
+                whole = None if lowers else total(torch.exp(side, out=e))
                 if whole is None or not in_range(whole):
                     work.lowers = True
                     side = torch.sub(side, side.amax(1, keepdim=True), out=out)

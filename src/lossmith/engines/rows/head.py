@@ -1,12 +1,12 @@
 """From logits to exponentials, by way of a scale, a soft cap and a shift of each class."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lossmith.core.numerics import softcapped
+from lossmith.engines.exponential import better_lowered, exp_of, glance, lowered_exp
 from lossmith.engines.rows.layout import Work, total
 
 # What the exponentials of a row may add up to without the largest logit taken off, which spares two
@@ -18,10 +18,6 @@ LEAST, MOST = 2.0**-10, 2.0**64
 COSTLY = 28.0
 # Size of logits beyond which no such sum is to be expected
 TAME = 40.0
-# Depths below the largest logit whose exponential may count as 0, a little before it vanishes:
-# torch's kernel takes 24 ns for one that does, 0.2 for others. A glance at so many classes of so
-# many rows tells whether to see to it, which takes two steps more.
-_DEEPEST, _GLANCE = {torch.float32: -80.0, torch.float64: -700.0}, 16
 
 
 class Lowered(NamedTuple):
@@ -80,7 +76,11 @@ class Head(NamedTuple):
             deep: Whether ``top`` and ``below`` are wanted, which takes it off.
             weight: Factor of each class in ``below``.
         """
-        work.lowers = work.lowers or deep or not tame(logits)
+        work.lowers = work.lowers or deep or better_lowered(out) or not tame(logits)
+        if work.lowers and not deep and self._as_it_is(logits, out):
+            top = logits.amax(1, keepdim=True)
+            lowered_exp(logits, top, out)
+            return Lowered(top)
         if work.lowers:
             top, bend = self.lower(logits, out, work)
             below = -_weighed(out, weight) if deep else None
@@ -139,28 +139,9 @@ def far_cost(whole: Tensor, top: Tensor | None, logit: Tensor) -> Tensor:
     return (lse if top is None else lse + top) - logit
 
 
-def exp_of(depths: Tensor, out: Tensor) -> Tensor:
-    """Exponentials of depths below the largest logit of a row, or the log-sum-exp, in ``out``.
-
-    Each of 2e-35 and less (1e-304 in float64) may be 0. On the CPU only.
-    """
-    deepest = _DEEPEST[out.dtype]
-    if _glance(depths)[0] > deepest:
-        return torch.exp(depths, out=out)
-    torch.clamp(depths, min=deepest, out=out).exp_()
-    return torch.threshold_(out, 1.01 * math.exp(deepest), 0.0)
-
-
 def tame(logits: Tensor) -> bool:
     """Whether a glance shows logits that need not be lowered. On the CPU only."""
-    return all(abs(end) < TAME for end in _glance(logits))
-
-
-def _glance(logits: Tensor) -> tuple[float, float]:
-    """The least and the largest of some of the logits of a piece. On the CPU only."""
-    some = logits[tuple([slice(None, None, 1 + size // _GLANCE) for size in logits.shape])]
-    low, high = torch.aminmax(some)
-    return low.item(), high.item()
+    return all(abs(end) < TAME for end in glance(logits))
 
 
 def in_range(whole: Tensor) -> bool:

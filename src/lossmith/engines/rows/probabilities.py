@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
+from lossmith.engines.exponential import better_lowered, exp_of
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
-from lossmith.engines.rows.head import Head, by_class, exp_of, in_range
+from lossmith.engines.rows.head import Head, by_class, in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
 # Costs of a target from which they keep their digits as a difference of larger numbers
@@ -76,7 +77,13 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
             part.mul_(by_class(weight, part))
         mass = total(part)
         each = piece.numbers(scale) * loss.head.scale
-        if same and loss.head.bare and not loss.z_loss and not work.lowers:
+        if (
+            same
+            and loss.head.bare
+            and not loss.z_loss
+            and not work.lowers
+            and not better_lowered(out)
+        ):
             reach = total(torch.mul(part, own, out=out))
             whole = total(torch.exp(own, out=out))
             depth = whole.log()

@@ -10,7 +10,8 @@ from lossmith.core.checks import eager, fail, fail_type
 from lossmith.core.domain import CLASS, POSITIVE, REAL, Optional
 from lossmith.core.numerics import accurate_log_softmax, class_nll, softcapped, times
 from lossmith.core.signature import HALF, Signature
-from lossmith.engines.rows.head import Head, exp_of
+from lossmith.engines.exponential import exp_of
+from lossmith.engines.rows.head import Head
 from lossmith.engines.rows.layout import Layout, Work, apart, total
 from lossmith.engines.rows.probabilities import log_total
 
