@@ -49,7 +49,7 @@ def test_exponentials_by_powers_of_two_are_as_exact_as_their_depths(monkeypatch)
 
 
 @pytest.mark.parametrize("two", [False, True])
-@pytest.mark.parametrize("shift", [0.0, -3000.0, 1e6])
+@pytest.mark.parametrize("shift", [0.0, -3000.0, 1e6, 1e9, -1e30])
 def test_lowered_exponentials_are_in_proportion_to_a_softmax(two, shift, monkeypatch) -> None:
     monkeypatch.setattr(exponential, "BY_TWO", two)
     generator = torch.Generator().manual_seed(0)

@@ -72,6 +72,52 @@ def test_unlikely_labels_are_left_to_torchs_kernels(shape) -> None:
     assert "NllLoss" in value.grad_fn.name()
 
 
+def test_plain_calls_are_served_at_a_glance(monkeypatch) -> None:
+    """And no others: what is asked before costs 5 us of 50."""
+
+    def asked(*_: object) -> None:
+        raise AssertionError
+
+    logits, index = batch((60, 40), None)
+    usual = lm.cross_entropy(logits, index, reduction="sum") / 60
+    monkeypatch.setattr("lossmith.core.loss.kind", asked)
+    assert torch.allclose(lm.cross_entropy(logits, index), usual)
+    assert torch.allclose(lm.CrossEntropyLoss()(logits, index), usual)
+    assert torch.allclose(lm.cross_entropy(batch((60, 40), 20.0)[0], index), usual * 0.9, rtol=0.1)
+    for others in (
+        lambda: lm.cross_entropy(logits.double(), index),
+        lambda: lm.cross_entropy(logits, index.int()),
+        lambda: lm.cross_entropy(logits, logits.softmax(1)),
+        lambda: lm.cross_entropy(logits, index, ignore_index=0),
+        lambda: lm.cross_entropy(logits, index, sample_weight=torch.ones(60)),
+        lambda: lm.cross_entropy(logits, index, reduction="sum"),
+        lambda: lm.cross_entropy(logits[0], index[0]),
+        lambda: lm.cross_entropy(torch.zeros(900, 10), torch.zeros(900, dtype=torch.int64)),
+        lambda: lm.cross_entropy(torch.zeros(1, 5000), index[:1]),
+    ):
+        with pytest.raises(AssertionError):
+            others()
+    large = batch((900, 40), None)
+    lm.cross_entropy(*large)
+    with lm.engine("blocks"), pytest.raises(AssertionError):
+        lm.cross_entropy(*large)
+
+
+def test_labels_outside_are_looked_for_once(monkeypatch) -> None:
+    """The kernel that raised at one has no second turn."""
+    calls = []
+    kernel = row.kernels.cross_entropy_loss
+    monkeypatch.setattr(row.kernels, "cross_entropy_loss", lambda *a: calls.append(a) or kernel(*a))
+    logits, index = batch((60, 40), None)
+    index[3] = -100
+    assert lm.cross_entropy(logits, index).isfinite()
+    assert len(calls) == 1
+    index[3] = 40
+    with pytest.raises(ValueError, match="target"):
+        lm.cross_entropy(logits, index)
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("rows", [4, row.LISTED + 1])
 def test_one_broken_row_is_not_overlooked(rows) -> None:
     logits, index = batch((rows, 5), None)

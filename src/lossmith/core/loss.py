@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling, is_dynamo_compiling
 
 from lossmith.core.autocast import autocast_on, autocasts, in_float32
 from lossmith.core.card import Card
@@ -25,7 +26,7 @@ from lossmith.core.checks import (
     said,
     transforming,
 )
-from lossmith.core.plan import Native, Plan, kind, kinds, plan_of
+from lossmith.core.plan import Plan, kind, kinds, plan_of
 from lossmith.core.reduction import Terms, reduce
 from lossmith.core.route import Call, Engine, chosen, large
 from lossmith.core.signature import HALF, Signature
@@ -43,7 +44,7 @@ def loss(
     native: Callable[..., Any] | None = None,
     native_checks: bool = False,
     native_half: bool = False,
-    native_by_kind: bool = False,
+    quick: Callable[..., Tensor | None] | None = None,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
     engine: Engine | None = None,
 ) -> Callable[[Callable[P, Tensor | Terms]], Callable[P, Tensor]]:
@@ -66,9 +67,10 @@ def loss(
             IndexError or RuntimeError, for whatever the card forbids, and the checks here then
             word the complaint. Absent labels are its affair too.
         native_half: ``native`` takes half precision as well, and computes in float32 itself.
-        native_by_kind: ``native(*tensors, **options)`` returns the kernel, or None, for all calls
-            of the same shapes, dtypes and options: what there is to decide is decided once. Options
-            are not told to that kernel.
+        quick: Serves the mean without options or weights: ``quick(*tensors)``, called before
+            anything is looked at, transforms and autocast included. It returns NotImplemented for
+            whatever is not plain at a glance; where it declines by None, or raises IndexError or
+            RuntimeError, ``native`` has no turn.
         arrange: Called with the tensors before anything is checked, and returns what is to be
             used instead: for a loss that takes one of them in several shapes. It must pass on
             whatever it does not know, so that the checks refuse it.
@@ -92,8 +94,7 @@ def loss(
     """
 
     def decorate(body: Callable[P, Tensor | Terms]) -> Callable[P, Tensor]:
-        natives = native_checks, native_half, native_by_kind
-        function = build(card, body, native, *natives, arrange, engine)
+        function = build(card, body, native, native_checks, native_half, quick, arrange, engine)
         named: Card = function.card  # type: ignore[attr-defined]
         REGISTRY[named.name] = named
         return function
@@ -107,7 +108,7 @@ def build(
     native: Callable[..., Any] | None = None,
     native_checks: bool = False,
     native_half: bool = False,
-    native_by_kind: bool = False,
+    quick: Callable[..., Tensor | None] | None = None,
     arrange: Callable[..., tuple[Any, ...]] | None = None,
     engine: Engine | None = None,
 ) -> Callable[..., Tensor]:
@@ -117,14 +118,8 @@ def build(
     card = replace(card, name=name)
     count = len(card.tensors)
     ignore = signature.parameters.get("ignore_index")
-    usual = {name: parameter.default for name, parameter in signature.parameters.items()}
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
     plans: dict[Any, Plan] = {}
-
-    def choose(tensors: tuple[Tensor, ...], options: dict[str, Any]) -> Native | None:
-        compiling = torch.compiler.is_compiling()
-        if native is None or compiling or (not native_half and tensors[0].dtype in HALF):
-            return None
-        return native(*tensors, **options) if native_by_kind else native
 
     early = engine if getattr(engine, "early", False) else None
     late = engine if early is None else None
@@ -135,17 +130,17 @@ def build(
         here = early is None or tensors[0].is_cpu
         return plan.elements if late is None and here else sys.maxsize
 
-    @functools.wraps(body)
-    def function(
-        *tensors: Any,
-        sample_weight: Tensor | None = None,
-        reduction: str = "mean",
-        **options: Any,
+    def compute(
+        tensors: tuple[Any, ...],
+        sample_weight: Tensor | None,
+        reduction: str,
+        options: dict[str, Any],
+        tried: bool,
     ) -> Tensor:
         if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
+        compiling = is_compiling()
         # Under compile sizes may be symbols without a hash.
-        compiling = torch.compiler.is_compiling()
         key = plan = None
         if not compiling:
             try:
@@ -156,7 +151,9 @@ def build(
             except (AttributeError, TypeError):  # something has no shape or no hash
                 key = None
         if plan is None:
-            plan = plan_of(card, usual, tensors, reduction, options, arrange, choose)
+            kernel = None if compiling else native
+            kernels = kernel, native_half
+            plan = plan_of(card, defaults, tensors, reduction, options, arrange, *kernels)
             if key is not None:
                 if len(plans) >= 1000:
                     plans.clear()
@@ -186,21 +183,20 @@ def build(
         if route is not None and not large(sized(plan, tensors)):
             route = None
         swift = plan.native
-        if swift is not None and (sample_weight is not None or observed()):
+        if swift is not None and (tried or sample_weight is not None or observed()):
             swift = None
-        asked = {} if native_by_kind else options
         way, sizes = plan.way, plan.sizes
         looked = False
         if swift is not None and route is None:
             done = None
             if native_checks:
                 try:
-                    done = swift(*tensors, NATIVE_REDUCTION[reduction], **asked)
+                    done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
                 except (IndexError, RuntimeError):  # a label outside, say: the checks below word it
                     done = None
             elif late is None and ignore is None and way.seen(tensors, sizes):
                 looked = True
-                done = swift(*tensors, NATIVE_REDUCTION[reduction], **asked)
+                done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
             if done is not None:
                 return done
             if native_checks or looked:
@@ -243,8 +239,29 @@ def build(
         if done is None and late is not None and not compiling:
             done = late(call)
         if done is None and swift is not None:
-            done = swift(*tensors, NATIVE_REDUCTION[reduction], **asked)
+            done = swift(*tensors, NATIVE_REDUCTION[reduction], **options)
         return call.compute() if done is None else done
+
+    # apart from the rest: a frame of many variables alone takes 1 us longer to enter
+    @functools.wraps(body)
+    def function(
+        *tensors: Any,
+        sample_weight: Tensor | None = None,
+        reduction: str = "mean",
+        **options: Any,
+    ) -> Tensor:
+        tried = False
+        usual = not options and reduction == "mean" and sample_weight is None
+        if quick is not None and usual and len(tensors) == count and not is_dynamo_compiling():
+            try:
+                done = quick(*tensors)
+            except (IndexError, RuntimeError):  # a label outside, say: the checks word it
+                done = None
+            if done is not NotImplemented:
+                if done is not None:
+                    return done
+                tried = True
+        return compute(tensors, sample_weight, reduction, options, tried)
 
     card = replace(card, function=function)
     function.__annotations__ = {**body.__annotations__, "return": Tensor}

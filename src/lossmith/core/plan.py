@@ -75,9 +75,14 @@ def plan_of(
     reduction: str,
     options: dict[str, Any],
     arrange: Callable[..., tuple[Any, ...]] | None,
-    choose: Callable[[tuple[Tensor, ...], dict[str, Any]], Native | None],
+    native: Native | None,
+    native_half: bool,
 ) -> Plan:
-    """Check options, dtypes and shapes; ``usual`` has the defaults of options."""
+    """Check options, dtypes and shapes.
+
+    ``usual`` has the defaults of options; ``native_half`` says whether the kernel ``native`` takes
+    half precision.
+    """
     rules = card.options
     asked = options
     options = {key: of_python(value) for key, value in asked.items()}
@@ -117,7 +122,10 @@ def plan_of(
     given = options  # a compiler needs no kernel
     if not torch.compiler.is_compiling():
         given = {k: value for k, value in options.items() if not same(value, usual.get(k, ...))}
-    native = not learnable and elements > 0 and way.one_dtype(tensors) and plain(*tensors)
+    if learnable or not (elements > 0 and way.one_dtype(tensors) and plain(*tensors)):
+        native = None
+    if tensors[0].dtype in HALF and not native_half:
+        native = None
     casts = way.casts(tensors)
     foreign = tuple(key for key in given if given[key] is not asked[key])
     return Plan(
@@ -128,7 +136,7 @@ def plan_of(
         foreign,
         casts,
         looks,
-        native=choose(tensors, given) if native else None,
+        native=native,
         simple=not takes_logits(card, way) and not any(t.dtype in HALF for t in tensors),
         elements=elements,
     )

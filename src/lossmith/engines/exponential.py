@@ -15,6 +15,9 @@ _LOG2_E = math.log2(math.e)
 # Depths below the largest logit whose exponential may count as 0, a little before it vanishes. A
 # glance at so many classes of so many rows tells whether to see to it, which takes two steps more.
 _DEEPEST, _GLANCE = {torch.float32: -80.0, torch.float64: -700.0}, 16
+# Size of the largest logit up to which its product with log2(e), taken off products that are not
+# rounded, leaves a factor of each row that is next to 1
+_NEAR = 2.0**16
 # Classes below which torch is slow to find the largest of a row: 1.2 ns a number, 0.3 from there on
 NARROW = 32
 
@@ -58,9 +61,14 @@ def exp_of(depths: Tensor, out: Tensor) -> Tensor:
 
 
 def lowered_exp(logits: Tensor, top: Tensor, out: Tensor) -> Tensor:
-    """Exponentials of logits less the largest of their row, in ``out``, as :func:`exp_of`."""
-    if by_two(out):  # one pass makes depths in powers of two
-        return torch.add(top * -_LOG2_E, logits, alpha=_LOG2_E, out=out).exp2_()
+    """Exponentials of logits less the largest of their row, in ``out``, as :func:`exp_of`.
+
+    Times a factor of each row that is next to 1. On the CPU only.
+    """
+    if by_two(out):
+        low, high = (end.item() for end in torch.aminmax(top))
+        if low > -_NEAR and high < _NEAR:  # one pass makes depths in powers of two
+            return torch.add(top * -_LOG2_E, logits, alpha=_LOG2_E, out=out).exp2_()
     return exp_of(torch.sub(logits, top, out=out), out)
 
 

@@ -4,7 +4,6 @@ Fewer still are left to torch's own two kernels, after a look that their digits 
 ``benchmarks/results/torch_losses.json`` has its time against torch's pair of kernels.
 """
 
-import functools
 import math
 from typing import Any, cast
 
@@ -12,10 +11,11 @@ import torch
 import torch._C._nn as nn_kernels
 from torch import Tensor
 
+from lossmith.core import route
 from lossmith.core.autocast import rounded
+from lossmith.core.checks import observed
 from lossmith.core.loss import NATIVE_REDUCTION
 from lossmith.core.numerics import class_nll
-from lossmith.core.plan import Native
 from lossmith.core.signature import HALF
 from lossmith.engines.eligible import SHORT_ROW
 from lossmith.engines.exponential import better_lowered, lowered_exp
@@ -50,37 +50,64 @@ kernels: Any = cast(Any, nn_kernels)
 # What torch's kernel is told to ignore, since every label outside has to raise: a number that no
 # cast arrives at, as that of NaN does at -2^63
 NO_LABEL = -(1 << 62) - 1_234_567
+_TRACING = torch._C._get_tracing_state
 _NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
 
 
-def one_pass_class_nll(logits: Tensor) -> Native:
+def mean_at_a_glance(input: Any, index: Any) -> Tensor | None:
+    """Mean of :func:`lossmith.core.numerics.class_nll` over few rows: what most calls come to.
+
+    NotImplemented for all but float32 and int64 on the CPU; otherwise as :func:`one_pass_class_nll`
+    does. A call of 64 rows of 10 takes 50 us; whatever is asked before costs each of them.
+    """
+    plain = input.__class__ is index.__class__ is Tensor
+    if not plain or index.dtype is not torch.int64 or input.dtype is not torch.float32:
+        return NotImplemented
+    if not input.is_cpu or input.ndim < 2 or _TRACING() is not None:
+        return NotImplemented
+    size = input.numel()
+    if size > SHORT_ROW:
+        classes = size // (index.numel() or 1)
+        if size > (SWIFT if classes >= LANES else SHORT) or classes > SHORT_ROW:
+            return NotImplemented
+    if size > route.SMALL and route.chosen() is not None:
+        return NotImplemented
+    value = kernels.cross_entropy_loss(input, index, None, _MEAN, NO_LABEL, 0.0)
+    if UNLIKELY < value.item() < math.inf:
+        return value  # type: ignore[no-any-return]
+    return NotImplemented if observed() else _likely(input, index, _MEAN, value)
+
+
+def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     """:func:`lossmith.core.numerics.class_nll` along dimension 1, value and gradient at once.
 
-    What it returns, for logits of this shape and dtype, raises at an index outside, and leaves NaN,
-    an infinite logit and rows of nothing but -inf to the plain function. On the CPU only:
-    elsewhere the look at the values would stall the device.
+    It raises at an index outside, and leaves NaN, an infinite logit and rows of nothing but -inf to
+    the plain function. On the CPU only: elsewhere the look at the values would stall the device.
     """
-    classes = logits.shape[1]
-    wide = classes >= LANES or logits.ndim > 2  # torch takes positions side by side
-    few = logits.numel() <= (SWIFT if wide else SHORT) and classes <= SHORT_ROW
-    kernel = _of_few if few and logits.dtype is not torch.float64 else _of_many
-    return functools.partial(_widened, kernel) if logits.dtype in HALF else kernel
+    if not input.is_cpu:
+        return None
+    if input.dtype in HALF:
+        value = one_pass_class_nll(input.float(), index, reduction)
+        return None if value is None else rounded(value, input)
+    if input.dtype is torch.float64 or not _swift(input):
+        return _of_many(input, index, reduction)
+    value = kernels.cross_entropy_loss(input, index, None, reduction, NO_LABEL, 0.0)
+    return _likely(input, index, reduction, value)
 
 
-def _widened(kernel: Native, input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
-    """The value in half precision, computed in float32."""
-    value = kernel(input.float(), index, reduction)
-    return None if value is None else rounded(value, input)
+def _swift(input: Tensor) -> bool:
+    """Whether torch's kernels are to be tried, as far as the shape tells."""
+    classes = input.shape[1]
+    wide = classes >= LANES or input.ndim > 2  # torch takes positions side by side
+    return input.numel() <= (SWIFT if wide else SHORT) and classes <= SHORT_ROW
 
 
 def _of_many(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     """The value from one exponential of each logit.
 
     ``-log p = log1p((1 - p) / p)`` with ``1 - p`` summed directly, so that a likely class keeps its
-    digits; where it is very unlikely, the log-sum-exp less the logit has them.
+    digits; where it is very unlikely, the log-sum-exp less the logit has them. On the CPU only.
     """
-    if not input.is_cpu:
-        return None
     logits, place = input.detach(), index.unsqueeze(1)
     # the glance takes as long as what it might spare few
     bare = logits.numel() > SWIFT and not better_lowered(logits) and tame(logits)
@@ -105,16 +132,11 @@ def _of_many(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
     return _connected(slope, value, input, index, reduction)
 
 
-def _of_few(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:
-    """The value from torch's two kernels, if a look at the costs shows that their digits do.
+def _likely(input: Tensor, index: Tensor, reduction: int, value: Tensor) -> Tensor | None:
+    """The ``value`` of torch's two kernels, if a look at the costs shows that their digits do.
 
     Otherwise the same in float64, or from odds, or as of many where neither will do.
     """
-    if not input.is_cpu:
-        return None
-    value = kernels.cross_entropy_loss(input, index, None, reduction, NO_LABEL, 0.0)
-    if reduction == _MEAN and UNLIKELY < value.item() < math.inf:  # what most calls come to
-        return value
     rows = index.numel()
     typical = _typical(value, reduction, rows)
     if typical > UNLIKELY:

@@ -19,25 +19,26 @@ from lossmith.core.domain import (
 from lossmith.core.loss import loss
 from lossmith.core.module import Loss
 from lossmith.core.numerics import accurate_log_softmax, class_nll, is_number, softcapped, times
-from lossmith.core.plan import Native
 from lossmith.core.reduction import Reduction, Terms
 from lossmith.core.signature import Signature
-from lossmith.engines.row import FEW, one_pass_class_nll
+from lossmith.engines.row import FEW, mean_at_a_glance, one_pass_class_nll
 from lossmith.engines.rows.head import Head
 from lossmith.engines.rows.probabilities import Against
 from lossmith.engines.rows.targets import against
 
 
 def native(
-    input: Tensor, target: Tensor, *, ignore_index: int = -100, **more: object
-) -> Native | None:
+    input: Tensor, target: Tensor, reduction: int, *, ignore_index: int = -100, **more: object
+) -> Tensor | None:
     """One pass over few logits; blocks of rows are faster for many.
 
     For class indices without weights; it raises at an absent label.
     """
     if more or target.is_floating_point() or input.ndim < 2 or input.numel() > FEW:
         return None
-    return None if 0 <= ignore_index < input.shape[1] else one_pass_class_nll(input)
+    if 0 <= ignore_index < input.shape[1]:
+        return None
+    return one_pass_class_nll(input, target, reduction)
 
 
 def _against(
@@ -93,7 +94,7 @@ def _against(
     native=native,
     native_checks=True,
     native_half=True,
-    native_by_kind=True,
+    quick=mean_at_a_glance,
     engine=against(_against),
 )
 def cross_entropy(

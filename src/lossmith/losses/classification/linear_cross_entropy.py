@@ -59,8 +59,7 @@ def _one_pass(
     if linear_bias is not None and linear_bias.dtype != input.dtype:
         return None
     logits = F.linear(input, linear_weight, linear_bias).to(input.dtype)  # less under autocast
-    kernel = native(logits, target, **given)
-    return None if kernel is None else kernel(logits, target, reduction)
+    return native(logits, target, reduction, **given)
 
 
 @loss(
