@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
-from lossmith.engines.exponential import better_lowered, exp_of
+from lossmith.engines.exponential import better_lowered, exp_of, lowered_exp
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import Head, by_class, in_range
@@ -77,16 +77,15 @@ def by_probabilities(call: Call, loss: Against, need: bool) -> Done | None:
             part.mul_(by_class(weight, part))
         mass = total(part)
         each = piece.numbers(scale) * loss.head.scale
-        if (
-            same
-            and loss.head.bare
-            and not loss.z_loss
-            and not work.lowers
-            and not better_lowered(out)
-        ):
+        if same and loss.head.bare and not loss.z_loss and not work.lowers:
             reach = total(torch.mul(part, own, out=out))
-            whole = total(torch.exp(own, out=out))
-            depth = whole.log()
+            if better_lowered(own):
+                top = own.amax(1, keepdim=True)
+                whole = total(lowered_exp(own, top, out))
+                depth = whole.log() + top
+            else:
+                whole = total(torch.exp(own, out=out))
+                depth = whole.log()
             value = mass * depth - reach
             least = depth.abs_().mul_(0.5).clamp_(min=1.0).mul_(UNLIKELY * mass)
             if in_range(whole) and (value > least).all():
