@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import lossmith as lm
 from lossmith.engines import exponential, row
@@ -101,6 +102,29 @@ def test_plain_calls_are_served_at_a_glance(monkeypatch) -> None:
     lm.cross_entropy(*large)
     with lm.engine("blocks"), pytest.raises(AssertionError):
         lm.cross_entropy(*large)
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:5], ids=str)
+def test_forward_derivatives_of_learned_labels(shape) -> None:
+    """Forward mode does not see nodes that are written in Python."""
+    index = batch(shape, None)[1]
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    logits = logits.scatter(1, index[:, None], 12.0)
+    tangent = torch.ones_like(logits).scatter(1, index[:, None], 0.0)
+    _, found = torch.func.jvp(lambda x: lm.cross_entropy(x, index), (logits,), (tangent,))
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(logits, tangent)
+        other = forward_ad.unpack_dual(lm.cross_entropy(dual, index)).tangent
+    rest = 1 - logits.double().softmax(1).gather(1, index[:, None])
+    assert found == pytest.approx(rest.mean().item(), rel=1e-4)
+    assert other == pytest.approx(rest.mean().item(), rel=1e-4)
+
+
+def test_a_compiler_sees_no_look_at_the_value() -> None:
+    """In float32: the contract's law compiles float64, which is never served at a glance."""
+    logits, index = batch((60, 40), None)
+    compiled = torch.compile(lm.cross_entropy, fullgraph=True, backend="aot_eager")
+    assert torch.allclose(compiled(logits, index), lm.cross_entropy(logits, index))
 
 
 def test_labels_outside_are_looked_for_once(monkeypatch) -> None:

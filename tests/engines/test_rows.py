@@ -127,6 +127,23 @@ def test_a_shift_of_all_logits_changes_nothing(loss, kind, shape, shift) -> None
         assert (one - other).abs().max() < 6e-6
 
 
+@pytest.mark.parametrize("shift", [-5.0, 5.0])
+@pytest.mark.parametrize(("loss", "kind"), FAR)
+def test_a_shift_of_every_row_changes_nothing(loss, kind, shift) -> None:
+    """So small that no piece is told apart by it."""
+    generator = torch.Generator().manual_seed(0)
+    logits, other = torch.randn(2, 500, 90, generator=generator)
+    index = torch.randint(90, (500,), generator=generator)
+    second = {"index": index, "probabilities": torch.softmax(other, 1), "logits": other}[kind]
+    wanted = [True, kind == "logits"]
+    moved = second + shift if kind == "logits" else second
+    found = outcome(loss, [logits + shift, moved], wanted, reduction="none")
+    exact = [t.double() if t.is_floating_point() else t for t in (logits, second)]
+    truth = plainly(lambda: outcome(loss, exact, wanted, reduction="none"))
+    for one, other in zip(found, truth, strict=True):
+        assert (one - other).abs().max() < 6e-6
+
+
 def adjusted(input: Tensor, target: Tensor, **options: Any) -> Tensor:
     prior = torch.linspace(0.01, 1.0, input.shape[1])
     return lm.logit_adjusted_loss(input, target, prior=prior, **options)
