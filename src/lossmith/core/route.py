@@ -1,8 +1,7 @@
 """Where a checked call is computed: by the loss's own function, unless an engine was chosen."""
 
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -130,13 +129,19 @@ def chosen() -> Route | None:
     return _thread.routes[-1] if _thread.routes else _route
 
 
-@contextmanager
-def following(route: Route | None) -> Generator[None]:
-    """Offer the calls of this thread to ``route`` for a while."""
-    _thread.routes.append(route)
-    try:
-        yield
-    finally:
+class Following:
+    """Offers the calls of a thread to ``route`` within a ``with``, as often as it is entered.
+
+    A class: a generator takes 2 us longer, of the 30 that a small call takes.
+    """
+
+    def __init__(self, route: Route | None) -> None:
+        self._route = route
+
+    def __enter__(self) -> None:
+        _thread.routes.append(self._route)
+
+    def __exit__(self, *_: object) -> None:
         _thread.routes.pop()
 
 

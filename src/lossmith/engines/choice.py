@@ -15,7 +15,7 @@ from lossmith.core.checks import fail, fail_type, said
 from lossmith.core.domain import Anything, Domain
 from lossmith.core.loss import build
 from lossmith.core.module import Loss
-from lossmith.core.route import Call, Route, follow, following, large
+from lossmith.core.route import Call, Following, Route, follow, large
 from lossmith.core.signature import Signature
 from lossmith.engines.one_pass import Path, plan, run
 
@@ -114,11 +114,13 @@ def one_pass(
 
         call.checked = True  # type: ignore[attr-defined]
 
+    engaged = Following(ENGINES[engine])
+
     @functools.wraps(call)
     def fast(*tensors: Any, **options: Any) -> Tensor:
         if torch.compiler.is_compiling():  # there no route is asked for
             return call(*tensors, **options)
-        with following(ENGINES[engine]):
+        with engaged:
             return call(*tensors, **options)
 
     fast.without_engine, fast.by = call, engine  # type: ignore[attr-defined]
@@ -163,7 +165,7 @@ def explain_path(loss: str | Callable[..., Tensor], *tensors: Tensor, **options:
         else:
             seen.append(plan(call, compiler=by != "blocks"))
 
-    with following(record):
+    with Following(record):
         getattr(loss, "without_engine", loss)(*tensors, **options)
     if seen:  # a loss with an engine of its own, which declines, is offered a second time
         return next((path for path in seen if path.how != "plain"), seen[-1])

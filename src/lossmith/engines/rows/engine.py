@@ -13,7 +13,7 @@ from torch import Tensor
 from lossmith.core.autocast import rounded
 from lossmith.core.checks import eager
 from lossmith.core.loss import NATIVE_REDUCTION
-from lossmith.core.route import Call, following
+from lossmith.core.route import Call, Following
 from lossmith.engines.eligible import by_triton, on_gpu
 from lossmith.engines.one_pass import Path
 from lossmith.engines.pull import Pull, is_one, with_pull
@@ -170,7 +170,7 @@ def _plain(call: Call) -> Callable[..., Tensor]:
     def plain(*tensors: Tensor) -> Tensor:
         again = template.over(tensors)
         assert again.card.function is not None
-        with following(lambda other: other.compute() if other.engine is None else None):
+        with Following(lambda other: other.compute() if other.engine is None else None):
             return again.card.function(
                 *again.tensors,
                 sample_weight=again.weight,
