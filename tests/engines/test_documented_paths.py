@@ -61,7 +61,7 @@ pytestmark = pytest.mark.usefixtures("without_inductor")
 def test_the_page_gives_the_sizes_of_the_code() -> None:
     page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text(encoding="utf-8")
     sizes = f"{route.SMALL:,} elements", f"{row.FEW:,} logits", f"{pairs.SMALL:,} pairs"
-    swift = f"{row.SWIFT:,} ({row.SHORT:,} of fewer than {row.LANES} "
+    swift = f"{row.SWIFT:,} for each thread ({row.SHORT:,} of fewer than {row.LANES} "
     sizes = *sizes, swift, f"{row.UNLIKELY}, so"
     assert all(size in page for size in (*sizes, f"{pairs.BUDGET['cpu'] >> 20} MiB"))
 

@@ -48,7 +48,7 @@ def test_digits_do_not_depend_on_the_way(shape, likely, reduction) -> None:
     own = index[:, None]
     assert (slope - wanted).abs().max() <= 2e-6 * wanted.abs().max()
     # in a small batch that is reduced, likely classes may lose what is nothing beside the others
-    if reduction == "none" or slope.numel() > (row.SWIFT if shape[1] >= row.LANES else row.SHORT):
+    if reduction == "none" or not row._swift(slope):
         both = slope.double().gather(1, own), wanted.gather(1, own)
         assert torch.allclose(*both, rtol=2e-6, atol=0)
 
@@ -81,6 +81,8 @@ def test_plain_calls_are_served_at_a_glance(monkeypatch) -> None:
 
     logits, index = batch((60, 40), None)
     usual = lm.cross_entropy(logits, index, reduction="sum") / 60
+    short = torch.zeros(900, 10), torch.zeros(900, dtype=torch.int64)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     monkeypatch.setattr("lossmith.core.loss.kind", asked)
     assert torch.allclose(lm.cross_entropy(logits, index), usual)
     assert torch.allclose(lm.CrossEntropyLoss()(logits, index), usual)
@@ -93,11 +95,13 @@ def test_plain_calls_are_served_at_a_glance(monkeypatch) -> None:
         lambda: lm.cross_entropy(logits, index, sample_weight=torch.ones(60)),
         lambda: lm.cross_entropy(logits, index, reduction="sum"),
         lambda: lm.cross_entropy(logits[0], index[0]),
-        lambda: lm.cross_entropy(torch.zeros(900, 10), torch.zeros(900, dtype=torch.int64)),
+        lambda: lm.cross_entropy(*short),
         lambda: lm.cross_entropy(torch.zeros(1, 5000), index[:1]),
     ):
         with pytest.raises(AssertionError):
             others()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert lm.cross_entropy(*short).item() == pytest.approx(math.log(10))
     large = batch((900, 40), None)
     lm.cross_entropy(*large)
     with lm.engine("blocks"), pytest.raises(AssertionError):
@@ -130,8 +134,8 @@ def test_a_compiler_sees_no_look_at_the_value() -> None:
 def test_labels_outside_are_looked_for_once(monkeypatch) -> None:
     """The kernel that raised at one has no second turn."""
     calls = []
-    kernel = row.kernels.cross_entropy_loss
-    monkeypatch.setattr(row.kernels, "cross_entropy_loss", lambda *a: calls.append(a) or kernel(*a))
+    kernel = row._cross_entropy
+    monkeypatch.setattr(row, "_cross_entropy", lambda *a: calls.append(a) or kernel(*a))
     logits, index = batch((60, 40), None)
     index[3] = -100
     assert lm.cross_entropy(logits, index).isfinite()

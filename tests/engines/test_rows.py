@@ -419,6 +419,19 @@ def test_an_unlikely_label_that_a_glance_misses(loss, options, shape, dtype, dee
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shift", [0.0, 100.0])
+@pytest.mark.parametrize("loss", [lm.reverse_kl_div_from_logits_loss, lm.js_div_from_logits_loss])
+def test_slopes_near_equality_keep_their_digits(loss, shift) -> None:
+    """They are in proportion to the difference of the logits, which is exact."""
+    generator = torch.Generator().manual_seed(0)
+    x, step = torch.randn(2, 200, 1000, generator=generator) * 3
+    x = x + shift
+    y = x + 1e-4 * step
+    slope = outcome(loss, [x, y], [True, False], reduction="none")[1]
+    exact = plainly(lambda: outcome(loss, [x.double(), y.double()], [True, False]))[1] * len(x)
+    assert (slope - exact).abs().max() <= 1e-6 * exact.abs().max()
+
+
 def test_total_variation_near_equality_is_closer_than_the_difference_of_softmaxes() -> None:
     """An error of a sum of exponentials is one of every class on that side."""
     generator = torch.Generator().manual_seed(0)

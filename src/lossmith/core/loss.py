@@ -130,13 +130,9 @@ def build(
         here = early is None or tensors[0].is_cpu
         return plan.elements if late is None and here else sys.maxsize
 
-    def compute(
-        tensors: tuple[Any, ...],
-        sample_weight: Tensor | None,
-        reduction: str,
-        options: dict[str, Any],
-        tried: bool,
-    ) -> Tensor:
+    def compute(tensors: tuple[Any, ...], options: dict[str, Any], tried: bool) -> Tensor:
+        sample_weight = options.pop("sample_weight", None)
+        reduction = options.pop("reduction", "mean")
         if len(tensors) != count:
             tensors, options = _bind(name, signature, card, tensors, options)
         compiling = is_compiling()
@@ -244,24 +240,19 @@ def build(
 
     # apart from the rest: a frame of many variables alone takes 1 us longer to enter
     @functools.wraps(body)
-    def function(
-        *tensors: Any,
-        sample_weight: Tensor | None = None,
-        reduction: str = "mean",
-        **options: Any,
-    ) -> Tensor:
+    def function(*tensors: Any, **options: Any) -> Tensor:
         tried = False
-        usual = not options and reduction == "mean" and sample_weight is None
-        if quick is not None and usual and len(tensors) == count and not is_dynamo_compiling():
+        fit = quick is not None and not options and len(tensors) == count
+        if fit and not is_dynamo_compiling():
             try:
-                done = quick(*tensors)
+                done = quick(*tensors)  # type: ignore[misc]
             except (IndexError, RuntimeError):  # a label outside, say: the checks word it
                 done = None
             if done is not NotImplemented:
                 if done is not None:
                     return done
                 tried = True
-        return compute(tensors, sample_weight, reduction, options, tried)
+        return compute(tensors, options, tried)
 
     card = replace(card, function=function)
     function.__annotations__ = {**body.__annotations__, "return": Tensor}

@@ -5,6 +5,7 @@ Fewer still are left to torch's own two kernels, after a look that their digits 
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -28,14 +29,14 @@ from lossmith.engines.rows.layout import apart
 # classes may lose theirs: the gradient of 16 rows of 1000 classes is off by 1.1e-6 of its largest
 # entry there, by 0.6e-6 where all are unlikely, and by 2e-5 at a mean cost of 0.01.
 UNLIKELY, UNCERTAIN = 0.25, 1e-8
-# Elements up to which torch's two nodes take less than one written in Python: at 128, 192 and 256
-# rows of 1000 classes 140, 190 and 283 us against 184, 204 and 288, of 16,000 of 16 classes 419
-# against 565 (two threads; with one the node is ahead from 128 rows on). Where all are likely the
-# look is wasted, which costs 0.4 of torch's time: at 256 rows the call would take 1.7 of it in
-# place of 1.0.
+# Elements of a thread up to which torch's two nodes take less than one written in Python, which
+# starts no sooner with more of them. At 128, 192 and 256 rows of 1000 classes the node takes 1.3,
+# 1.1 and 0.6 of torch's time with one thread, 1.6, 1.4 and 1.0 to 1.3 with two (AMD; on Intel, two
+# threads, 1.3, 1.1 and 1.0). Where all are likely the look is wasted, which costs 0.4 of that time.
 SWIFT = 3 << 16
-# The same for rows of fewer classes than a vector has lanes: torch takes those one at a time
-LANES, SHORT = 16, 1 << 13
+# The same for rows of fewer classes than a vector has lanes: torch takes those one at a time. At
+# 500, 1000 and 1600 rows of 10 classes 1.2, 0.7 and 0.6, with two threads 1.7, 1.2 and 0.9.
+LANES, SHORT = 16, 7 << 10
 # Elements up to which float64 costs less than a node written in Python: 59 us against 88 at 64 rows
 # of 10, 74 against 92 at 64 of 100, 125 against 130 at 400 of 10
 TINY = 7 << 10
@@ -46,11 +47,13 @@ LISTED = 64
 # Elements up to which the blocks of ``rows/`` take longer to start than they gain: at 512, 1024 and
 # 2048 rows of 1000 classes 1.4, 1.1 and 1.2 times as long; 1.4 at 30,000 and 65,536 rows of 10
 FEW = 1 << 20
-kernels: Any = cast(Any, nn_kernels)
 # What torch's kernel is told to ignore, since every label outside has to raise: a number that no
-# cast arrives at, as that of NaN does at -2^63
-NO_LABEL = -(1 << 62) - 1_234_567
+# cast arrives at, as that of NaN does at -2^63, below 2^30, up to where Python's are read sooner
+NO_LABEL = -1_012_345_679
+kernels: Any = cast(Any, nn_kernels)
+_cross_entropy: Callable[..., Tensor] = kernels.cross_entropy_loss
 _TRACING = torch._C._get_tracing_state
+_INFINITE, _INT64, _FLOAT32 = math.inf, torch.int64, torch.float32  # a look-up less
 _NONE, _MEAN = NATIVE_REDUCTION["none"], NATIVE_REDUCTION["mean"]
 
 
@@ -60,21 +63,23 @@ def mean_at_a_glance(input: Any, index: Any) -> Tensor | None:
     NotImplemented for all but float32 and int64 on the CPU; otherwise as :func:`one_pass_class_nll`
     does. A call of 64 rows of 10 takes 50 us; whatever is asked before costs each of them.
     """
-    plain = input.__class__ is index.__class__ is Tensor
-    if not plain or index.dtype is not torch.int64 or input.dtype is not torch.float32:
+    if not input.__class__ is index.__class__ is Tensor or index.dtype is not _INT64:
         return NotImplemented
-    if not input.is_cpu or input.ndim < 2 or _TRACING() is not None:
+    if input.dtype is not _FLOAT32 or not input.is_cpu or input.ndim < 2:
+        return NotImplemented  # torch takes (1,) as the index of one row, too
+    if _TRACING() is not None:
         return NotImplemented
     size = input.numel()
     if size > SHORT_ROW:
         classes = size // (index.numel() or 1)
-        if size > (SWIFT if classes >= LANES else SHORT) or classes > SHORT_ROW:
+        most = SWIFT if classes >= LANES else SHORT
+        if classes > SHORT_ROW or (size > most and size > _of_all(most)):
             return NotImplemented
-    if size > route.SMALL and route.chosen() is not None:
-        return NotImplemented
-    value = kernels.cross_entropy_loss(input, index, None, _MEAN, NO_LABEL, 0.0)
-    if UNLIKELY < value.item() < math.inf:
-        return value  # type: ignore[no-any-return]
+        if size > route.SMALL and route.chosen() is not None:
+            return NotImplemented
+    value = _cross_entropy(input, index, None, _MEAN, NO_LABEL)
+    if UNLIKELY < value.item() < _INFINITE:
+        return value
     return NotImplemented if observed() else _likely(input, index, _MEAN, value)
 
 
@@ -91,15 +96,21 @@ def one_pass_class_nll(input: Tensor, index: Tensor, reduction: int) -> Tensor |
         return None if value is None else rounded(value, input)
     if input.dtype is torch.float64 or not _swift(input):
         return _of_many(input, index, reduction)
-    value = kernels.cross_entropy_loss(input, index, None, reduction, NO_LABEL, 0.0)
+    value = _cross_entropy(input, index, None, reduction, NO_LABEL)
     return _likely(input, index, reduction, value)
 
 
 def _swift(input: Tensor) -> bool:
     """Whether torch's kernels are to be tried, as far as the shape tells."""
     classes = input.shape[1]
-    wide = classes >= LANES or input.ndim > 2  # torch takes positions side by side
-    return input.numel() <= (SWIFT if wide else SHORT) and classes <= SHORT_ROW
+    # torch takes positions side by side
+    most = SWIFT if classes >= LANES or input.ndim > 2 else SHORT
+    return classes <= SHORT_ROW and input.numel() <= _of_all(most)
+
+
+def _of_all(most: int) -> int:
+    """As many elements for each thread, all together."""
+    return min(most * torch.get_num_threads(), FEW)
 
 
 def _of_many(input: Tensor, index: Tensor, reduction: int) -> Tensor | None:

@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from lossmith.core.route import Call
-from lossmith.engines.exponential import better_lowered, exp_of
+from lossmith.engines.exponential import better_lowered, exp_of, lowered_exp
 from lossmith.engines.rows.device import apart_on_device
 from lossmith.engines.rows.engine import Done, Rows
 from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
+
+# How far apart the largest logits of two rows may be for both to be lowered by one of them: what is
+# taken off neither keeps all digits of their difference
+_NEAR = 8.0
 
 
 class Both(NamedTuple):
@@ -131,24 +135,30 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
 
         def one(piece: Piece, outs: tuple[Tensor, ...], work: Work) -> Tensor | None:
             p, q, u = work.like(outs[0], -1), work.like(outs[0], -2), work.like(outs[0], -3)
-            depths: list[Tensor] = []
             sides: list[Tensor] = []
-            for grid, out, e in ((first, u, p), (second, outs[1], q)):
+            for grid, out in ((first, u), (second, outs[1])):
                 side = piece.logits(grid)
                 if side.dtype is not out.dtype:
                     side = out.copy_(side)
                 if sharpness != 1:  # only now: half precision would round the product
                     side = torch.mul(side, sharpness, out=out)
-                lowers = work.lowers or (lowered and better_lowered(e))
-                whole = None if lowers else total(torch.exp(side, out=e))
-                if whole is None or not in_range(whole):
-                    work.lowers = True
-                    side = torch.sub(side, side.amax(1, keepdim=True), out=out)
-                    whole = total(exp_of(side, e))
-                e.mul_(factor / whole)
                 sides.append(side)
-                depths.append(whole.double().log_())  # their difference is often the smaller
-            torch.sub(*sides, out=u).sub_(depths[0].sub_(depths[1]).to(u.dtype))
+            x, y = sides
+            wholes = None
+            if not (work.lowers or (lowered and better_lowered(p))):
+                wholes = total(torch.exp(x, out=p)), total(torch.exp(y, out=q))
+            if wholes is None or not all(map(in_range, wholes)):
+                work.lowers = True
+                top, other = x.amax(1, keepdim=True), y.amax(1, keepdim=True)
+                if torch.sub(top, other).abs_().max().item() < _NEAR:
+                    wholes = total(lowered_exp(x, top, p)), total(lowered_exp(y, top, q))
+                else:
+                    x, y = torch.sub(x, top, out=u), torch.sub(y, other, out=outs[1])
+                    wholes = total(exp_of(x, p)), total(exp_of(y, q))
+            for e, whole in zip((p, q), wholes, strict=True):
+                e.mul_(factor / whole)
+            depths = [whole.double().log_() for whole in wholes]
+            torch.sub(x, y, out=u).sub_(depths[0].sub_(depths[1]).to(u.dtype))
             value = divergence(Both(p, q, u, outs, factor), needs)
             if not shared:
                 for out, need in zip(outs, needs, strict=True):
