@@ -11,7 +11,10 @@ import lossmith as lm
 from lossmith.engines import exponential, row
 
 # each on a side of its own of the sizes that decide
-SHAPES = ((9, 7), (60, 40), (90, 100), (60, 1000), (300, 400), (2000, 700), (5000, 10), (2, 5000))
+SHAPES = (
+    *((9, 7), (60, 40), (90, 100), (60, 1000), (300, 400), (2000, 700), (5000, 10), (2, 5000)),
+    (150, 1000),
+)
 
 
 @pytest.fixture(autouse=True, params=["exp", "exp2"])
