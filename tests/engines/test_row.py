@@ -105,6 +105,9 @@ def test_plain_calls_are_served_at_a_glance(monkeypatch) -> None:
             others()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     assert lm.cross_entropy(*short).item() == pytest.approx(math.log(10))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    with pytest.raises(AssertionError):  # however many threads
+        lm.cross_entropy(torch.zeros(1100, 1000), torch.zeros(1100, dtype=torch.int64))
     large = batch((900, 40), None)
     lm.cross_entropy(*large)
     with lm.engine("blocks"), pytest.raises(AssertionError):
