@@ -167,3 +167,16 @@ def test_a_linear_layer_may_differ_from_its_input() -> None:
         value = lm.linear_cross_entropy(one, other, CLASSES)
         assert value.dtype is one.dtype
         torch.testing.assert_close(value.double(), expected)
+
+
+def test_a_module_asks_for_what_it_holds_now() -> None:
+    """Options that are tensors lie elsewhere in a Module, and any may be set anew."""
+    x, weight = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), torch.tensor([1.0, 5.0])
+    module = lm.CrossEntropyLoss(weight=weight)
+    assert torch.equal(module(x, CLASSES), lm.cross_entropy(x, CLASSES, weight=weight))
+    module.weight = None
+    assert torch.equal(module(x, CLASSES), lm.cross_entropy(x, CLASSES))
+    module.label_smoothing = 0.1
+    assert torch.equal(module(x, CLASSES), lm.cross_entropy(x, CLASSES, label_smoothing=0.1))
+    module.label_smoothing, module.reduction = 0.0, "sum"
+    assert torch.equal(module(x, CLASSES), lm.cross_entropy(x, CLASSES, reduction="sum"))
