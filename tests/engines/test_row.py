@@ -152,6 +152,21 @@ def test_labels_outside_are_looked_for_once(monkeypatch) -> None:
     assert len(calls) == 2
 
 
+@pytest.mark.parametrize(
+    ("shape", "labels"),
+    [
+        *(((8, 5), labels) for labels in ((7,), (1,), (8, 1), ())),
+        *(((2, 3, 4), labels) for labels in ((2, 5), (2,), (8,))),
+        *(((2, 3, 4, 5), (2, 20)), ((5,), (1,)), ((), ())),
+    ],
+    ids=str,
+)
+def test_shapes_that_do_not_fit_are_named(shape, labels) -> None:
+    """Also where torch's kernel was asked before: it has words of its own, or lets them pass."""
+    with pytest.raises((ValueError, TypeError), match=r"target must|shapes must"):
+        lm.cross_entropy(torch.zeros(shape), torch.zeros(labels, dtype=torch.int64))
+
+
 @pytest.mark.parametrize("rows", [4, row.LISTED + 1])
 def test_one_broken_row_is_not_overlooked(rows) -> None:
     logits, index = batch((rows, 5), None)

@@ -246,7 +246,7 @@ def build(
         if fit and not is_dynamo_compiling():
             try:
                 done = quick(*tensors)  # type: ignore[misc]
-            except (IndexError, RuntimeError):  # a label outside, say: the checks word it
+            except (IndexError, RuntimeError, ValueError):  # a label outside: the checks word it
                 done = None
             if done is not NotImplemented:
                 if done is not None:
