@@ -22,8 +22,8 @@ from lossmith.engines.rows.frame import frame_of
 from lossmith.engines.rows.head import in_range
 from lossmith.engines.rows.layout import Layout, Piece, Work, total
 
-# How far apart the largest logits of two rows may be for both to be lowered by one of them: what is
-# taken off neither keeps all digits of their difference
+# How far apart the largest logits of two rows may be for one of them to lower both. It cancels in
+# their difference, which then is taken of the logits as they are, and keeps all its digits.
 _NEAR = 8.0
 
 
@@ -157,7 +157,7 @@ def between(divergence: Divergence, part: float = 1.0) -> Rows:
                     wholes = total(exp_of(x, p)), total(exp_of(y, q))
             for e, whole in zip((p, q), wholes, strict=True):
                 e.mul_(factor / whole)
-            depths = [whole.double().log_() for whole in wholes]
+            depths = [whole.double().log_() for whole in wholes]  # next to each other
             torch.sub(x, y, out=u).sub_(depths[0].sub_(depths[1]).to(u.dtype))
             value = divergence(Both(p, q, u, outs, factor), needs)
             if not shared:
