@@ -78,8 +78,8 @@ def mean_at_a_glance(input: Any, index: Any) -> Tensor | None:
         most = SWIFT if classes >= LANES else SHORT
         if classes > SHORT_ROW or (size > most and size > _of_all(most)):
             return NotImplemented
-        if size > route.SMALL and route.chosen() is not None:
-            return NotImplemented
+    if size > route.SMALL and route.chosen() is not None:
+        return NotImplemented
     value = _cross_entropy(input, index, None, _MEAN, NO_LABEL)
     if UNLIKELY < value.item() < _INFINITE:
         return value
